@@ -1,0 +1,2 @@
+//! The `gemmesh` program.
+fn main() {}
