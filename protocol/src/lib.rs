@@ -1,1 +1,14 @@
-//! gemmesh.
+//! Messages and state machines of a gemmesh mesh.
+//!
+//! Nothing here opens a socket, reads a clock, draws entropy, starts a thread or touches a disk:
+//! time and randomness are arguments, effects are data. [`engine::Engine`] composes the machines;
+//! the node's event loop and the tests drive it through the same four calls.
+
+pub mod codec;
+pub mod id;
+pub mod job;
+pub mod matrix;
+pub mod message;
+pub mod status;
+pub mod tile;
+pub mod time;

@@ -1,0 +1,152 @@
+//! Frames: one binary WebSocket message is a MessagePack array of two, the header (maps with field
+//! names, so that versions can differ) and the payload as `bin`. The payload comes last, so a
+//! receiver slices it off without copying.
+
+use crate::message::{Header, Message};
+
+/// The most bytes of a header: a manifest of 2^20 blocks for each operand, and room.
+pub const HEADER_BYTES_MAX: usize = 80 << 20;
+/// The most bytes of a payload.
+pub const PAYLOAD_BYTES_MAX: usize = 32 << 20;
+/// The most bytes of a frame before its sender has said Hello.
+pub const HELLO_BYTES_MAX: usize = 64 << 10;
+/// How deep a header may nest.
+const DEPTH_MAX: usize = 32;
+
+/// Why a frame was refused. The sender is dropped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Not an array of header and payload.
+    #[error("the frame is not an array of a header and a payload")]
+    Shape,
+    /// The header does not decode.
+    #[error("the header does not decode: {0}")]
+    Header(String),
+    /// Too long.
+    #[error("the frame is longer than allowed")]
+    TooLong,
+    /// A payload where none belongs, or none where one does.
+    #[error("the payload does not belong to this message")]
+    Payload,
+}
+
+/// The bytes of a frame up to its payload: the payload's `payload_len` bytes follow directly.
+pub fn encode_header(header: &Header, payload_len: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256 + payload_len);
+    bytes.push(0x92);
+    rmp_serde::encode::write_named(&mut bytes, header).expect("a header serialises to memory");
+    let len = u32::try_from(payload_len).expect("payloads are bounded");
+    bytes.push(0xc6);
+    bytes.extend_from_slice(&len.to_be_bytes());
+    bytes
+}
+
+/// A whole frame. Cost: one copy of the payload.
+pub fn encode(header: &Header, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = encode_header(header, payload.len());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The header of a frame and where its payload starts (it reaches to the end).
+///
+/// # Errors
+/// [`FrameError`]: the sender does not speak this protocol.
+pub fn decode(frame: &[u8]) -> Result<(Header, usize), FrameError> {
+    if frame.len() > HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX {
+        return Err(FrameError::TooLong);
+    }
+    let rest = frame.strip_prefix(&[0x92]).ok_or(FrameError::Shape)?;
+    let mut bin = rest;
+    let mut deserializer = rmp_serde::Deserializer::new(&mut bin);
+    deserializer.set_max_depth(DEPTH_MAX);
+    let header: Header = serde::Deserialize::deserialize(&mut deserializer)
+        .map_err(|error| FrameError::Header(error.to_string()))?;
+    let (len, start) = match *bin {
+        [0xc4, len, ..] => (usize::from(len), 2),
+        [0xc5, a, b, ..] => (usize::from(u16::from_be_bytes([a, b])), 3),
+        [0xc6, a, b, c, d, ..] => (u32::from_be_bytes([a, b, c, d]) as usize, 5),
+        _ => return Err(FrameError::Shape),
+    };
+    if bin.len() - start != len {
+        return Err(FrameError::Shape);
+    }
+    if len > PAYLOAD_BYTES_MAX {
+        return Err(FrameError::TooLong);
+    }
+    let carries = matches!(header.body, Message::Block { .. } | Message::Result { .. });
+    if carries != (len > 0) {
+        return Err(FrameError::Payload);
+    }
+    Ok((header, frame.len() - len))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::{DeviceId, JobId};
+    use crate::job::Operand;
+
+    #[test]
+    fn a_frame_reads_back() {
+        let block = Message::Block {
+            job: JobId([7; 16]),
+            operand: Operand::B,
+            block: 3,
+        };
+        check(block, &[1, 2, 3]);
+        check(Message::Ping { nonce: u64::MAX }, &[]);
+    }
+
+    #[test]
+    fn a_control_message_with_a_payload_is_refused() {
+        let frame = encode(&header(Message::Bye), &[1]);
+        assert_eq!(decode(&frame), Err(FrameError::Payload));
+    }
+
+    #[test]
+    fn a_frame_cut_short_or_too_long_is_refused() {
+        let frame = encode(&header(Message::Ping { nonce: 1 }), &[]);
+        for len in 0..frame.len() {
+            assert!(
+                decode(&frame[..len]).is_err(),
+                "{len} bytes of {}",
+                frame.len()
+            );
+        }
+        assert_eq!(decode(&[&frame[..], &[0]].concat()), Err(FrameError::Shape));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let mut frame = vec![0x91; 100_000];
+        frame[0] = 0x92;
+        assert!(matches!(decode(&frame), Err(FrameError::Header(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = decode(&bytes);
+            let _ = decode(&[&[0x92], &bytes[..]].concat());
+        }
+    }
+
+    fn header(body: Message) -> Header {
+        Header {
+            from: DeviceId([1; 32]),
+            to: DeviceId([2; 32]),
+            body,
+        }
+    }
+
+    fn check(body: Message, payload: &[u8]) {
+        let header = header(body);
+        let frame = encode(&header, payload);
+        let (read, start) = decode(&frame).expect("our own frame");
+        assert_eq!(read, header);
+        assert_eq!(&frame[start..], payload);
+    }
+}

@@ -1,0 +1,242 @@
+//! Every message of the mesh. A frame on a WebSocket is a [`Header`] and a payload (see `codec`);
+//! only [`Message::Block`] and [`Message::Result`] have one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DeviceId, Epoch, JobId, LeaseId};
+use crate::job::{JobHeader, KernelClass, Operand};
+use crate::status::{DeviceKind, DeviceState, JobStatus};
+use crate::time::{Span, WallTime};
+
+/// The version of this protocol. Fields are added with defaults; a change that an older version
+/// could not ignore raises it.
+pub const VERSION: u32 = 1;
+
+/// Who says what to whom. A node forwards a header that is for somebody else by one hop: to a
+/// node it is linked with, or to a page that is attached to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// The sender.
+    pub from: DeviceId,
+    /// The receiver; all zeros in the first Hello of a link, when it is not known yet.
+    pub to: DeviceId,
+    /// What is said.
+    pub body: Message,
+}
+
+/// What a device says of itself. Owned by that device (a page's by the node it is attached to);
+/// a record with a higher (incarnation, version) replaces a lower one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// The device.
+    pub device: DeviceId,
+    /// Unix milliseconds of its start: tells a restart from a second device with the same id.
+    pub incarnation: u64,
+    /// Grows with each change of this record.
+    pub version: u64,
+    /// A name for people.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// `HOST:PORT` where it listens, best first; empty for a page.
+    pub addresses: Vec<String>,
+    /// The node that a page is attached to.
+    pub via: Option<DeviceId>,
+    /// Its slots.
+    pub slots: u32,
+    /// Kernel classes that it can do.
+    pub classes: Vec<KernelClass>,
+    /// Measured kernel speed, all slots together.
+    pub mflops: f64,
+    /// What it is doing.
+    pub state: DeviceState,
+    /// When it joined.
+    pub since: WallTime,
+    /// The browser's user agent, or the program, version and system of a node.
+    pub user_agent: String,
+}
+
+/// The first message in each direction of a link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// The mesh: devices of another mesh are refused.
+    pub mesh: String,
+    /// The sender.
+    pub record: DeviceRecord,
+    /// A page that says so becomes a member through this node; one that does not only works for
+    /// jobs that this node coordinates.
+    #[serde(default)]
+    pub attach: bool,
+}
+
+/// Why a link was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Another protocol version.
+    Version,
+    /// Another mesh.
+    Mesh,
+    /// A second device with the id of a connected one.
+    DuplicateId,
+    /// The other end is this device itself.
+    Myself,
+    /// There is a link already; the other one stays.
+    DuplicateLink,
+    /// A message that makes no sense here.
+    Malformed,
+    /// Too many devices.
+    Full,
+}
+
+/// A tile to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The tile's place in the job's tiling.
+    pub tile: u32,
+    /// How long the lease lasts from now.
+    pub lasts: Span,
+}
+
+/// What computing a tile took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Work {
+    /// Time inside the kernel.
+    pub kernel: Span,
+    /// Time from the lease until its blocks were there, less what overlapped with the kernel.
+    pub transfer: Span,
+    /// Time with at least one kernel of this job running on the device, since it joined the job.
+    pub busy: Span,
+}
+
+/// What devices say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// Opens a link, from the side that dialled.
+    Hello(Hello),
+    /// Accepts it.
+    Welcome(Hello),
+    /// Refuses or ends it; the sender closes.
+    Refuse {
+        /// Why.
+        reason: Refusal,
+        /// For people.
+        text: String,
+    },
+    /// The sender leaves on purpose.
+    Bye,
+    /// Are you there?
+    Ping {
+        /// Comes back in the Pong.
+        nonce: u64,
+    },
+    /// Yes.
+    Pong {
+        /// From the Ping.
+        nonce: u64,
+    },
+    /// News of devices.
+    Gossip {
+        /// Their records.
+        devices: Vec<DeviceRecord>,
+    },
+    /// News of jobs, from their coordinator.
+    Jobs {
+        /// Their status.
+        jobs: Vec<JobStatus>,
+    },
+    /// A page's or node's own record changed: renamed, paused, another number of slots.
+    Record(DeviceRecord),
+    /// A job has tiles to compute.
+    Open {
+        /// The job.
+        job: JobId,
+        /// Its coordinator's epoch.
+        epoch: Epoch,
+        /// The class that a worker must be able to do.
+        class: KernelClass,
+        /// Where a page can open a WebSocket to the coordinator, best first.
+        addresses: Vec<String>,
+    },
+    /// A job has ended; its leases are void.
+    Closed {
+        /// The job.
+        job: JobId,
+    },
+    /// A worker can take leases of a job.
+    Pull {
+        /// The job.
+        job: JobId,
+        /// How many.
+        leases: u32,
+        /// The worker does not have the job's header yet.
+        header: bool,
+    },
+    /// The header of a job, before its first grant to a worker that asked for it.
+    Job(Box<JobHeader>),
+    /// Leases. An empty list means: nothing now, an Open follows when there is.
+    Grants {
+        /// The job.
+        job: JobId,
+        /// The coordinator's epoch.
+        epoch: Epoch,
+        /// The leases.
+        grants: Vec<Grant>,
+    },
+    /// Leases handed back.
+    Return {
+        /// The job.
+        job: JobId,
+        /// Which.
+        leases: Vec<LeaseId>,
+    },
+    /// A worker needs blocks of an operand.
+    Fetch {
+        /// The job.
+        job: JobId,
+        /// Of which factor.
+        operand: Operand,
+        /// Their places in the manifest, in the order they are needed.
+        blocks: Vec<u32>,
+    },
+    /// A block; the payload is its bytes.
+    Block {
+        /// The job.
+        job: JobId,
+        /// Of which factor.
+        operand: Operand,
+        /// Its place in the manifest.
+        block: u32,
+    },
+    /// A tile's result; the payload is the tile, row-major, little-endian.
+    Result {
+        /// The job.
+        job: JobId,
+        /// The epoch under which it was leased.
+        epoch: Epoch,
+        /// The lease.
+        lease: LeaseId,
+        /// The tile.
+        tile: u32,
+        /// What it took.
+        work: Work,
+    },
+    /// What became of a result.
+    Verdict {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseId,
+        /// The tile.
+        tile: u32,
+        /// Accepted, or counted as a duplicate (`true`), or refused as wrong (`false`).
+        valid: bool,
+        /// This very result was the one accepted.
+        accepted: bool,
+    },
+}

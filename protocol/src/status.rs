@@ -1,0 +1,168 @@
+//! What people and programs are told: the status of a job, the devices of the mesh.
+//! The JSON form of these types is the contract of `GET /api/jobs` and `GET /api/nodes`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DeviceId, JobId, MatrixId};
+use crate::matrix::Dtype;
+use crate::time::WallTime;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Accepted, nothing leased yet.
+    Queued,
+    /// Tiles are being computed.
+    Running,
+    /// The result is there.
+    Done,
+    /// Ended without a result; `error` says why.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl JobState {
+    /// Done, failed or cancelled.
+    pub fn has_ended(self) -> bool {
+        matches!(
+            self,
+            JobState::Done | JobState::Failed | JobState::Cancelled
+        )
+    }
+}
+
+/// How the operands travel to workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// As they are.
+    #[default]
+    Plain,
+}
+
+/// One device's part in one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contribution {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Its slots.
+    pub slots: u32,
+    /// Tiles accepted from it.
+    pub tiles: u64,
+    /// Distinct rows of C in those tiles.
+    pub rows: u64,
+    /// 2·rows·inner·cols summed over those tiles.
+    pub operations: u64,
+    /// Kernel time summed over slots.
+    pub compute_ms: f64,
+    /// Time that tiles waited for blocks, summed over slots.
+    pub transfer_ms: f64,
+    /// `operations` over the time with at least one kernel running, in 10^6 per second.
+    pub mflops: f64,
+    /// The browser's user agent, or the program, version and system of a node.
+    pub user_agent: String,
+}
+
+/// The status of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// The job.
+    pub job: JobId,
+    /// A name for people; may be empty.
+    pub name: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// Rows of A and of C.
+    pub rows: u64,
+    /// Columns of A, rows of B.
+    pub inner: u64,
+    /// Columns of B and of C.
+    pub cols: u64,
+    /// Element type.
+    pub dtype: Dtype,
+    /// How operands travel.
+    pub mode: Mode,
+    /// Tiles of C.
+    pub tiles_total: u64,
+    /// Tiles durable on the coordinator.
+    pub tiles_done: u64,
+    /// Done tiles that are also durable on one more node.
+    pub tiles_safe: u64,
+    /// Tiles computed again although their first result was valid.
+    pub tiles_recomputed: u64,
+    /// The node that runs it.
+    pub coordinator: DeviceId,
+    /// The counter of the coordinator's epoch.
+    pub epoch: u64,
+    /// How many backups could continue it alone.
+    pub safe_copies: u8,
+    /// When it was acknowledged.
+    pub submitted: WallTime,
+    /// From then to now, or to its end.
+    pub seconds: f64,
+    /// What was predicted when it was taken.
+    pub predicted_seconds: Option<f64>,
+    /// Bytes of blocks and results that crossed the network.
+    pub bytes_sent: u64,
+    /// The least that the devices' shares need: b·n²·(2·Σ√x + 1 − x₀) in the square case.
+    pub bytes_floor: u64,
+    /// Bytes copied to backups.
+    pub bytes_replicated: u64,
+    /// The product, once done.
+    pub result: Option<MatrixId>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Who computed what.
+    pub contributions: Vec<Contribution>,
+}
+
+/// What a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// The native program.
+    Native,
+    /// A page in a browser.
+    Browser,
+}
+
+/// What a device is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceState {
+    /// Would compute.
+    Ready,
+    /// Computes.
+    Busy,
+    /// Its person paused it.
+    Paused,
+    /// Not heard of; its leases are back.
+    Lost,
+}
+
+/// A device as `GET /api/nodes` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceEntry {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// `HOST:PORT` of a node; for a page, of the node it is attached to.
+    pub address: String,
+    /// Its slots.
+    pub slots: u32,
+    /// Kernel speed measured when it joined, all slots together.
+    pub mflops: f64,
+    /// What it is doing.
+    pub state: DeviceState,
+    /// When it joined.
+    pub since: WallTime,
+}
