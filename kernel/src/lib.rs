@@ -1,3 +1,3 @@
-#![cfg_attr(not(feature="std"), no_std)]
+#![cfg_attr(not(feature = "std"), no_std)]
 //! Arithmetic of gemmesh.
 extern crate alloc;

@@ -1,1 +1,5 @@
-//! The native program.
+//! The native program of gemmesh: sockets, disk, clock, threads and terminal around the
+//! `gemmesh-protocol` engine and the `gemmesh-kernel` arithmetic.
+
+pub mod config;
+pub mod error;

@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod id;
+pub mod io;
 pub mod job;
 pub mod matrix;
 pub mod message;

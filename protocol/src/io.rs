@@ -1,0 +1,384 @@
+//! What goes into an [`crate::engine::Engine`] and what comes out of it: closed enums, all data.
+//!
+//! `P` is the payload of a frame, which the engine moves and never looks at: shared bytes in the
+//! node, a handle in a page, nothing in a simulation.
+
+use crate::id::{BlockId, DeviceId, Epoch, JobId, LeaseId, MatrixId};
+use crate::job::{JobHeader, KernelClass, Operand};
+use crate::matrix::{ElementType, Part};
+use crate::message::{DeviceRecord, Grant, Header, Refusal, Work};
+use crate::status::JobStatus;
+use crate::time::{Span, WallTime};
+
+/// One connection, numbered by the shell; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// What may be at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// `/mesh`: another node.
+    Mesh,
+    /// `/ws`: a page.
+    Page,
+}
+
+/// What an engine is told when it is made.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This device. `version` and `state` are kept by the engine from here on.
+    pub record: DeviceRecord,
+    /// The mesh: devices of another one are refused.
+    pub mesh: String,
+    /// Seeds jitter and ids of leases; nothing secret depends on it.
+    pub seed: u64,
+    /// Bytes of blocks that the worker may keep for later.
+    pub cache_bytes: u64,
+    /// The most devices that are remembered.
+    pub devices_max: usize,
+}
+
+/// One computed and accepted tile, as the store keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DoneTile {
+    /// The tile.
+    pub tile: u32,
+    /// Who computed it.
+    pub device: DeviceId,
+    /// What it took.
+    pub work: Work,
+}
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub enum Input<P> {
+    /// A WebSocket opened. `dialled` is the address that was asked for when this side dialled.
+    LinkUp {
+        /// Its number.
+        link: LinkId,
+        /// What may be at the other end.
+        door: Door,
+        /// The `HOST:PORT` dialled; `None` when the other side did.
+        dialled: Option<String>,
+    },
+    /// A WebSocket is gone, whoever closed it.
+    LinkDown {
+        /// Its number.
+        link: LinkId,
+    },
+    /// A frame arrived.
+    Frame {
+        /// From where.
+        link: LinkId,
+        /// Its header.
+        header: Header,
+        /// Its payload.
+        payload: P,
+        /// The payload's length in bytes.
+        payload_bytes: u64,
+    },
+    /// An address worth dialling: from mDNS, `--peer` or a registration. A hint, not a member.
+    Hint {
+        /// `HOST:PORT`.
+        address: String,
+        /// Who is said to be there.
+        device: Option<DeviceId>,
+        /// Keep trying for ever (`--peer`, registered) instead of a few times.
+        keep: bool,
+    },
+    /// Dialling failed.
+    DialFailed {
+        /// `HOST:PORT`.
+        address: String,
+    },
+    /// A job was taken: it, its operands and its empty result are durable here.
+    Submit {
+        /// The job.
+        header: Box<JobHeader>,
+        /// When it was acknowledged.
+        submitted: WallTime,
+    },
+    /// A job from the disk goes on after a restart.
+    Restore {
+        /// The job.
+        header: Box<JobHeader>,
+        /// When it was acknowledged.
+        submitted: WallTime,
+        /// Its durable tiles.
+        done: Vec<DoneTile>,
+        /// Who computed them.
+        contributors: Vec<DeviceRecord>,
+        /// How it stood when it had ended already.
+        ended: Option<JobStatus>,
+    },
+    /// Somebody cancels a job.
+    Cancel {
+        /// The job.
+        job: JobId,
+    },
+    /// A job can not go on (disk full, operand corrupt).
+    Fail {
+        /// The job.
+        job: JobId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A job's time is over: forget it.
+    Forget {
+        /// The job.
+        job: JobId,
+    },
+    /// Answer to [`Output::Verify`].
+    Verified {
+        /// The job.
+        job: JobId,
+        /// The tile.
+        tile: u32,
+        /// The lease under which it came.
+        lease: LeaseId,
+        /// It is the product.
+        valid: bool,
+        /// The result again.
+        payload: P,
+    },
+    /// Answer to [`Output::Persist`]: the tile and its record are durable.
+    Persisted {
+        /// The job.
+        job: JobId,
+        /// The tile.
+        tile: u32,
+    },
+    /// Answer to [`Output::Finish`]: the result is a matrix.
+    Finished {
+        /// The job.
+        job: JobId,
+        /// The product.
+        result: MatrixId,
+    },
+    /// Bytes of blocks or results of a job crossed a socket.
+    Traffic {
+        /// The job.
+        job: JobId,
+        /// How many.
+        bytes: u64,
+    },
+    /// A block that this device's worker needs is in the shell's cache, its hash checked.
+    BlockReady {
+        /// The job for which it was fetched.
+        job: JobId,
+        /// Of which factor.
+        operand: Operand,
+        /// Its place in the manifest.
+        block: u32,
+    },
+    /// A block that arrived has the wrong hash, or could not be read here.
+    BlockBad {
+        /// The job for which it was fetched.
+        job: JobId,
+        /// Of which factor.
+        operand: Operand,
+        /// Its place in the manifest.
+        block: u32,
+    },
+    /// Answer to [`Output::Compute`].
+    SlabDone {
+        /// Which slot.
+        slot: u32,
+        /// Time inside the kernel.
+        kernel: Span,
+        /// C, after the last slab.
+        result: Option<(P, u64)>,
+    },
+    /// A slot could not compute (out of memory): its lease goes back.
+    SlotFailed {
+        /// Which slot.
+        slot: u32,
+    },
+    /// The person changed the name, the number of slots, or paused this device.
+    Configure {
+        /// A new name.
+        name: Option<String>,
+        /// Another number of slots.
+        slots: Option<u32>,
+        /// Pause or go on.
+        paused: Option<bool>,
+        /// Another measured speed.
+        mflops: Option<f64>,
+    },
+    /// This device leaves: leases go back, goodbyes are said.
+    Leave,
+    /// Time passed; answer to `poll_timeout`.
+    Tick,
+}
+
+/// Something to do.
+#[derive(Debug, Clone)]
+pub enum Output<P> {
+    /// Send a frame. Links are bounded: the shell drops a link that can not keep up.
+    Send {
+        /// Where.
+        link: LinkId,
+        /// The header.
+        header: Header,
+        /// The payload, for a forwarded Block or Result and for an own Result.
+        payload: Option<P>,
+    },
+    /// Close a link, after what was sent on it.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// Why, when it is the other side's fault.
+        reason: Option<Refusal>,
+    },
+    /// Open a link.
+    Dial {
+        /// `HOST:PORT`.
+        address: String,
+    },
+    /// Read blocks of a job's operand and send each as a Block frame, at the link's pace.
+    /// They are addressed to `to`, by way of `link`.
+    Serve {
+        /// Where.
+        link: LinkId,
+        /// Who asked.
+        to: DeviceId,
+        /// The job.
+        job: JobId,
+        /// Of which factor.
+        operand: Operand,
+        /// Which blocks.
+        blocks: Vec<u32>,
+    },
+    /// Read blocks of an operand of a job that this node coordinates into the cache, for the own
+    /// worker; each answers with [`Input::BlockReady`] or [`Input::BlockBad`].
+    Load {
+        /// The job.
+        job: JobId,
+        /// Of which factor.
+        operand: Operand,
+        /// Which blocks.
+        blocks: Vec<u32>,
+    },
+    /// A block arrived for the worker: check that it hashes to `id`, keep it in the cache, answer
+    /// with [`Input::BlockReady`] or [`Input::BlockBad`].
+    Keep {
+        /// The job.
+        job: JobId,
+        /// Of which factor.
+        operand: Operand,
+        /// Its place in the manifest.
+        block: u32,
+        /// What it must hash to.
+        id: BlockId,
+        /// Its bytes.
+        payload: P,
+    },
+    /// Drop a block from the cache.
+    Evict {
+        /// Which.
+        id: BlockId,
+    },
+    /// Compute one slab of a tile on a slot: C += A·B over inner indices `from..to`.
+    Compute(SlabTask),
+    /// Stop what a slot computes; no answer is expected and none must come.
+    Abort {
+        /// Which.
+        slot: u32,
+    },
+    /// Check a tile that another device computed; answer with [`Input::Verified`].
+    Verify {
+        /// The job.
+        job: JobId,
+        /// The tile.
+        tile: u32,
+        /// The lease under which it came.
+        lease: LeaseId,
+        /// The tile's bytes.
+        payload: P,
+    },
+    /// Make a tile durable, then its record; answer with [`Input::Persisted`].
+    Persist {
+        /// The job.
+        job: JobId,
+        /// What to record.
+        done: DoneTile,
+        /// Set with the device's first tile of this job: keep it with the job.
+        contributor: Option<Box<DeviceRecord>>,
+        /// The tile's bytes.
+        payload: P,
+    },
+    /// All tiles are durable: make the result a matrix; answer with [`Input::Finished`].
+    Finish {
+        /// The job.
+        job: JobId,
+    },
+    /// A job has ended: record its last status, let go of its scratch space.
+    Ended {
+        /// How.
+        status: Box<JobStatus>,
+    },
+    /// The status of a job changed, own or from another node.
+    JobChanged {
+        /// The job.
+        job: JobId,
+    },
+    /// The devices of the mesh changed.
+    DevicesChanged,
+    /// Whether an address that was hinted at became a link to a member (answers a registration).
+    Joined {
+        /// `HOST:PORT` that was dialled.
+        address: String,
+        /// Who is there, or why it is no member.
+        outcome: Result<DeviceId, Refusal>,
+    },
+}
+
+/// One slab of a tile for one slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlabTask {
+    /// The slot.
+    pub slot: u32,
+    /// The job.
+    pub job: JobId,
+    /// The coordinator's epoch.
+    pub epoch: Epoch,
+    /// The lease and tile.
+    pub grant: Grant,
+    /// How elements are computed.
+    pub class: KernelClass,
+    /// Form and size of the tile.
+    pub shape: TileShape,
+    /// The first slab of the tile: start C at zero.
+    pub first: bool,
+    /// The last slab of the tile: hand C back.
+    pub last: bool,
+    /// Inner indices of this slab, `from..to`.
+    pub from: u64,
+    /// See `from`.
+    pub to: u64,
+    /// The parts of blocks that make the slab of A (tile rows × slab depth), with their ids.
+    pub a: Vec<(BlockId, Part)>,
+    /// The parts of blocks that make the slab of B (slab depth × tile columns), with their ids.
+    pub b: Vec<(BlockId, Part)>,
+}
+
+/// Form and size of a tile's product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TileShape {
+    /// Rows of the tile.
+    pub rows: u64,
+    /// Columns of the tile.
+    pub cols: u64,
+    /// Length of the inner dimension, all slabs together.
+    pub inner: u64,
+    /// An element of A.
+    pub a: ElementType,
+    /// Bit length of the largest magnitude in A (`int`).
+    pub a_bits: u32,
+    /// An element of B.
+    pub b: ElementType,
+    /// Bit length of the largest magnitude in B (`int`).
+    pub b_bits: u32,
+    /// An element of C.
+    pub c: ElementType,
+}
