@@ -104,6 +104,8 @@ pub enum Input<P> {
         header: Box<JobHeader>,
         /// When it was acknowledged.
         submitted: WallTime,
+        /// How long ago that was, by the wall clock.
+        elapsed: Span,
         /// Its durable tiles.
         done: Vec<DoneTile>,
         /// Who computed them.
@@ -324,6 +326,15 @@ pub enum Output<P> {
     },
     /// The devices of the mesh changed.
     DevicesChanged,
+    /// A device returned a wrong tile: it gets no more leases from this node. For the log.
+    Quarantined {
+        /// Which.
+        device: DeviceId,
+        /// The job.
+        job: JobId,
+        /// The tile.
+        tile: u32,
+    },
     /// Whether an address that was hinted at became a link to a member (answers a registration).
     Joined {
         /// `HOST:PORT` that was dialled.

@@ -5,11 +5,14 @@
 //! the node's event loop and the tests drive it through the same four calls.
 
 pub mod codec;
+pub mod engine;
 pub mod id;
 pub mod io;
 pub mod job;
 pub mod matrix;
 pub mod message;
+pub mod page;
+pub mod plan;
 pub mod status;
 pub mod tile;
 pub mod time;

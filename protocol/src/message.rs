@@ -194,6 +194,9 @@ pub enum Message {
         job: JobId,
         /// Which.
         leases: Vec<LeaseId>,
+        /// The device could not compute them, rather than would not.
+        #[serde(default)]
+        failed: bool,
     },
     /// A worker needs blocks of an operand.
     Fetch {

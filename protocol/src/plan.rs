@@ -1,0 +1,74 @@
+//! How a product is cut into tiles, and how long it should take.
+
+use crate::matrix::{ElementType, Grid, Manifest};
+use crate::tile::Tiling;
+
+/// The most bytes of a tile: a result travels as one frame.
+pub const TILE_BYTES_MAX: u64 = 8 << 20;
+/// The longest edge of a tile, unless C is so thin that a tile of this many elements is longer.
+const TILE_EDGE_MAX: u64 = 1_024;
+/// Tiles for each slot of the mesh, so that unequal devices can finish together.
+const TILES_PER_SLOT: u64 = 8;
+/// Below this many multiply-adds a tile's overhead outweighs what it spares.
+const TILE_WORK_MIN: u128 = 1 << 21;
+/// The most tiles of a job.
+pub const TILES_MAX: u64 = 1 << 22;
+
+/// How C = A·B is cut for a mesh of `slots_total` slots: whole blocks of C, at most
+/// [`TILE_BYTES_MAX`] bytes and 1,024 elements an edge (longer when C is thin), at least eight
+/// tiles for each slot where that does not make tiles tiny.
+///
+/// # Panics
+/// When `a` has not as many columns as `b` has rows.
+pub fn tiling(a: &Manifest, b: &Manifest, c: ElementType, slots_total: u32) -> Tiling {
+    assert_eq!(a.cols, b.rows, "the factors do not fit");
+    let (rows, cols) = (a.rows, b.cols);
+    let grid = Grid::new(rows, cols, c);
+    let (unit_rows, unit_cols) = (grid.block_rows(), grid.block_cols());
+    // Start from one block and grow the shorter edge while the tile stays within bounds: near
+    // square tiles need the fewest bytes of A and B for each element of C.
+    let (mut tile_rows, mut tile_cols) = (unit_rows, unit_cols);
+    let wanted = TILES_PER_SLOT * u64::from(slots_total.max(1));
+    let count = |r: u64, q: u64| rows.div_ceil(r) * cols.div_ceil(q);
+    let elements_max = TILE_EDGE_MAX * TILE_EDGE_MAX;
+    let fits = |r: u64, q: u64| {
+        let (r, q) = (r.min(rows), q.min(cols));
+        let bytes = r * q * c.bytes();
+        let edges = r.max(q)
+            <= TILE_EDGE_MAX
+                .max(elements_max / r.min(q).max(1))
+                .min(1 << 16);
+        let square_enough = r.min(q) < TILE_EDGE_MAX / 4 || r.max(q) <= TILE_EDGE_MAX;
+        bytes <= TILE_BYTES_MAX && edges && square_enough
+    };
+    let tiny = |r: u64, q: u64| {
+        u128::from(r.min(rows)) * u128::from(q.min(cols)) * u128::from(a.cols) < TILE_WORK_MIN
+    };
+    loop {
+        let grow_rows = tile_rows < rows && (tile_rows <= tile_cols || tile_cols >= cols);
+        let (r, q) = if grow_rows {
+            (tile_rows + unit_rows, tile_cols)
+        } else if tile_cols < cols {
+            (tile_rows, tile_cols + unit_cols)
+        } else {
+            break;
+        };
+        let needed = tiny(tile_rows, tile_cols) || count(tile_rows, tile_cols) > TILES_MAX;
+        if !fits(r, q) || (count(r, q) < wanted && !needed) {
+            break;
+        }
+        (tile_rows, tile_cols) = (r, q);
+    }
+    Tiling {
+        rows,
+        cols,
+        tile_rows,
+        tile_cols,
+    }
+}
+
+/// Seconds that a product takes when devices of `mflops` in total share it perfectly; `None`
+/// when no device is there.
+pub fn predict(operations: u128, mflops: f64) -> Option<f64> {
+    (mflops > 0.0).then(|| operations as f64 / (mflops * 1e6))
+}
