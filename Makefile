@@ -1,0 +1,61 @@
+# The commands of the project; `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: build wasm demo run check test bench verify fix clean help
+
+# Tools that scripts/bootstrap.sh had to build come first, then the person's own.
+export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
+
+# One selection of packages for every release build, so that Cargo resolves features once and compiles
+# each dependency once.
+RELEASE := cargo build --release --quiet --bins -p gemmesh -p gemmesh-tests
+
+WASM_SOURCES := $(shell find kernel protocol wasm-worker -name '*.rs' -o -name Cargo.toml -o -name build.sh) \
+	Cargo.toml Cargo.lock rust-toolchain.toml
+
+build: wasm ## the program, with the page inside: target/release/gemmesh
+	@scripts/bootstrap.sh rust cc
+	@echo "building target/release/gemmesh"
+	@$(RELEASE)
+
+wasm: target/wasm.stamp
+	@[ -d www/wasm ] || { rm target/wasm.stamp; $(MAKE) --no-print-directory target/wasm.stamp; }
+
+target/wasm.stamp: $(WASM_SOURCES)
+	@scripts/bootstrap.sh wasm
+	@echo "building the page's wasm kernels"
+	@bash wasm-worker/build.sh
+	@mkdir -p target
+	@touch $@
+
+demo: build ## three nodes on this machine share two products, and you see who computed what
+	@target/release/demo
+
+run: build ## one node for the devices of this LAN (options: make run ARGS="--port 9000")
+	@target/release/gemmesh serve $(ARGS)
+
+check: wasm ## the inner loop: format, lints, unit tests
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@cargo test --workspace --lib --quiet
+
+test: ## every test, real processes, networks and browsers included (some steps: make test STEPS="host wasm")
+	@scripts/test.sh $(STEPS)
+
+bench: build ## the kernel's speed on this machine, next to the machine's limit
+	@target/release/gemmesh bench
+
+verify: wasm ## read-only checks: format, lints, docs, no_std, licences, advisories
+	@scripts/verify.sh
+
+fix: wasm ## applies format and the lints' own suggestions
+	@cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet
+	@cargo fmt --all
+
+clean: ## removes what was built, tools included
+	@rm -rf target www/wasm .cache
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

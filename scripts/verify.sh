@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Read-only checks of the sources: format, lints, documentation, no_std, licences, advisories.
+# Nothing outside target and .cache is written.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scripts/bootstrap.sh rust cc nostd deny
+
+check() {
+    local name=$1
+    shift
+    printf '%s ... ' "$name"
+    local log=target/verify.log
+    mkdir -p target
+    if "$@" >"$log" 2>&1; then
+        echo ok
+    else
+        echo FAILED
+        cat "$log" >&2
+        exit 1
+    fi
+}
+
+check "format" cargo fmt --all --check
+check "lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+check "lints, wasm" cargo clippy -p gemmesh-wasm-worker --target wasm32-unknown-unknown --locked --quiet -- -D warnings
+check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
+check "kernel without std, Cortex-M" \
+    cargo build -p gemmesh-kernel --no-default-features --target thumbv7em-none-eabihf --locked --quiet
+for features in "" +simd128 +simd128,+relaxed-simd; do
+    check "kernel without std, wasm ${features:-without simd}" env RUSTFLAGS="${features:+-C target-feature=$features}" \
+        cargo build -p gemmesh-kernel --no-default-features --target wasm32-unknown-unknown --locked --quiet
+done
+check "unsafe only in the kernel" bash -c '! grep -rnE --include=*.rs "\bunsafe\b *(\{|fn|impl|extern)|allow\(unsafe_code" protocol node wasm-worker tests'
+check "licences, bans, sources" cargo deny --locked check --hide-inclusion-graph licenses bans sources
+# The database of advisories is a repository of its own, which not every network reaches.
+if timeout 120 cargo deny --locked fetch db >target/verify.log 2>&1; then
+    check "advisories" cargo deny --locked check --disable-fetch --hide-inclusion-graph advisories
+else
+    echo "advisories ... SKIPPED: the advisory database could not be fetched from here"
+fi
