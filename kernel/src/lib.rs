@@ -1,3 +1,53 @@
+//! Arithmetic of gemmesh: blocked matrix products that have the same bits on every device,
+//! exact products of integers of any size, and checks of products that somebody else computed.
+//!
+//! The same crate runs in the native node and, compiled to WebAssembly, in a browser's workers.
+//! It is `no_std` + `alloc`; feature `std` only adds CPU detection on x86-64.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`matrix`] | views with strides, the error type |
+//! | [`gemm`] | `C = A·B`, `C += A·B` in `f64` and `f32`: classes, micro-kernels, the five loops |
+//! | [`field`] | products modulo one prime |
+//! | [`exact`] | products of integers of any size |
+//! | [`tile`] | one tile of a job: bytes in, bytes out |
+//! | [`verify`] | is this product right? with a secret random vector |
+//! | [`naive`] | the oracle: three loops |
+//! | [`peak`] | the device's limit: multiply-adds in registers |
+//!
+//! # The floating-point contract
+//!
+//! For every element of C and for the classes [`Class::Fused`] and [`Class::Separate`] the result is
+//! one chain over ascending `k`:
+//!
+//! ```text
+//! c = 0                      (or the stored element, when accumulating)
+//! for k in 0..inner: c = round(a[i,k]·b[k,j] + c)            Fused: one rounding
+//!                    c = round(round(a[i,k]·b[k,j]) + c)     Separate: two roundings
+//! ```
+//!
+//! Vector lanes run across i and j only, and a block over k continues the chain from the stored C.
+//! So neither lane width nor block sizes, slabs or tiles can change a bit (the payload and sign of a
+//! NaN excepted; [`tile::TileProduct`] writes one canonical NaN).
 #![cfg_attr(not(feature = "std"), no_std)]
-//! Arithmetic of gemmesh.
+
 extern crate alloc;
+
+mod arch;
+pub mod exact;
+pub mod field;
+pub mod gemm;
+mod integer;
+pub mod matrix;
+mod microkernel;
+pub mod naive;
+mod pack;
+pub mod peak;
+mod random;
+pub mod tile;
+pub mod verify;
+
+pub use gemm::{Class, Scalar, Workspace, matmul, supports};
+pub use matrix::{KernelError, MatMut, MatRef};
+pub use peak::instance;
+pub use tile::{Element, Placement, TileProduct, TileSpec};

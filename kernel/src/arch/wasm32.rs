@@ -1,0 +1,147 @@
+//! WebAssembly, chosen at compile time: `simd128` has no multiply-add, so it computes `Separate`;
+//! `relaxed-simd` adds one whose rounding is the engine's choice, so it is probed.
+
+use core::arch::wasm32::*;
+
+use super::{List, instance};
+use crate::gemm::Class;
+use crate::microkernel::{Blocking, Kernel, Vector};
+
+/// Implements [`Vector`] for one lane type: `RELAXED` or `Separate`.
+macro_rules! vector {
+    ($name:ident, $scalar:ty, $lanes:expr, $splat:ident, $mul:ident, $add:ident, $madd:ident) => {
+        #[derive(Clone, Copy)]
+        struct $name<const RELAXED: bool>(v128);
+
+        impl<const RELAXED: bool> Vector<$scalar> for $name<RELAXED> {
+            const LANES: usize = $lanes;
+
+            #[inline(always)]
+            unsafe fn splat(value: $scalar) -> Self {
+                Self($splat(value))
+            }
+
+            #[inline(always)]
+            unsafe fn load(from: *const $scalar) -> Self {
+                // SAFETY: 16 readable bytes, says the caller; v128.load takes any alignment.
+                Self(unsafe { v128_load(from.cast()) })
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $scalar) {
+                // SAFETY: 16 writable bytes, says the caller; v128.store takes any alignment.
+                unsafe { v128_store(to.cast(), self.0) }
+            }
+
+            #[inline(always)]
+            unsafe fn multiply_add(a: Self, b: Self, c: Self) -> Self {
+                #[cfg(target_feature = "relaxed-simd")]
+                if RELAXED {
+                    return Self($madd(a.0, b.0, c.0));
+                }
+                Self($add($mul(a.0, b.0), c.0))
+            }
+        }
+    };
+}
+
+vector!(
+    F64x2,
+    f64,
+    2,
+    f64x2_splat,
+    f64x2_mul,
+    f64x2_add,
+    f64x2_relaxed_madd
+);
+vector!(
+    F32x4,
+    f32,
+    4,
+    f32x4_splat,
+    f32x4_mul,
+    f32x4_add,
+    f32x4_relaxed_madd
+);
+
+// V8 allots 16 registers and spills beyond 8 accumulators.
+instance!(separate_f64, f64, F64x2<false>, mr = 4, nv = 2, chains = 8,);
+instance!(separate_f32, f32, F32x4<false>, mr = 4, nv = 2, chains = 8,);
+
+/// The packed A is 256 KiB, the packed B 2 MiB: a worker's memory is small, and so are the caches of
+/// phones.
+const F64: Blocking = Blocking {
+    mc: 128,
+    kc: 256,
+    nc: 1024,
+};
+const F32: Blocking = Blocking {
+    mc: 128,
+    kc: 512,
+    nc: 1024,
+};
+
+macro_rules! kernel {
+    ($module:ident, $name:expr, $class:expr, $blocking:expr) => {
+        // SAFETY: a module with instructions that the engine lacks is not instantiated at all; `run`
+        // is the generic micro-kernel.
+        unsafe {
+            Kernel::new::<{ $module::MR }, { $module::NR }>(
+                $name,
+                $class,
+                $blocking,
+                $module::run,
+                $module::peak,
+            )
+        }
+    };
+}
+
+pub(super) fn push_f64(list: &mut List<f64>) {
+    #[cfg(target_feature = "relaxed-simd")]
+    list.push(kernel!(
+        relaxed_f64,
+        "wasm simd128+relaxed",
+        relaxed_class(),
+        F64
+    ));
+    list.push(kernel!(separate_f64, "wasm simd128", Class::Separate, F64));
+}
+
+pub(super) fn push_f32(list: &mut List<f32>) {
+    #[cfg(target_feature = "relaxed-simd")]
+    list.push(kernel!(
+        relaxed_f32,
+        "wasm simd128+relaxed",
+        relaxed_class(),
+        F32
+    ));
+    list.push(kernel!(separate_f32, "wasm simd128", Class::Separate, F32));
+}
+
+#[cfg(target_feature = "relaxed-simd")]
+instance!(relaxed_f64, f64, F64x2<true>, mr = 4, nv = 2, chains = 8,);
+#[cfg(target_feature = "relaxed-simd")]
+instance!(relaxed_f32, f32, F32x4<true>, mr = 4, nv = 2, chains = 8,);
+
+/// `Fused` if this engine's relaxed multiply-add rounds once, else `Any`.
+///
+/// The operands make the difference visible: (1+ε)² − (1+2ε) is ε² when rounded once and 0 when the
+/// product is rounded first (ε² is below half a unit in the last place).
+#[cfg(target_feature = "relaxed-simd")]
+fn relaxed_class() -> Class {
+    use core::hint::black_box;
+    let e = f64::from_bits(0x3e40_0000_0000_0000); // 2^-27
+    let a = black_box(f64x2_splat(1.0 + e));
+    let c = black_box(f64x2_splat(-(1.0 + 2.0 * e)));
+    let double = f64x2_extract_lane::<0>(black_box(f64x2_relaxed_madd(a, a, c))) == e * e;
+    let e = f32::from_bits(0x3980_0000); // 2^-12
+    let a = black_box(f32x4_splat(1.0 + e));
+    let c = black_box(f32x4_splat(-(1.0 + 2.0 * e)));
+    let single = f32x4_extract_lane::<0>(black_box(f32x4_relaxed_madd(a, a, c))) == e * e;
+    if double && single {
+        Class::Fused
+    } else {
+        Class::Any
+    }
+}

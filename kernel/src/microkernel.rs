@@ -1,0 +1,225 @@
+//! The micro-kernel, written once over a small vector trait; each instance in [`crate::arch`] names
+//! its vector, its MR × NR and its block sizes.
+
+use crate::gemm::{Class, Scalar};
+use crate::pack::pack;
+
+/// A vector register of one instance, with the multiply-add of one class.
+///
+/// # Safety
+/// The methods may use instructions that only some CPUs have. Whoever calls one must know that this
+/// CPU has them; here only [`Kernel`] values call them, and those are made after detection.
+pub(crate) trait Vector<T>: Copy {
+    /// Elements in a register.
+    const LANES: usize;
+
+    /// All lanes `value`.
+    ///
+    /// # Safety
+    /// The CPU has the instance's instructions.
+    unsafe fn splat(value: T) -> Self;
+
+    /// `LANES` elements from `from`, with any alignment.
+    ///
+    /// # Safety
+    /// As [`Self::splat`]; `from` is readable for `LANES` elements.
+    unsafe fn load(from: *const T) -> Self;
+
+    /// `LANES` elements to `to`, with any alignment.
+    ///
+    /// # Safety
+    /// As [`Self::splat`]; `to` is writable for `LANES` elements.
+    unsafe fn store(self, to: *mut T);
+
+    /// `a·b + c` in each lane, rounded once or twice.
+    ///
+    /// # Safety
+    /// As [`Self::splat`].
+    unsafe fn multiply_add(a: Self, b: Self, c: Self) -> Self;
+}
+
+/// Block sizes of the five loops (see [`crate::gemm`]). They change speed, never bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Rows of the packed block of A, which should stay in the second-level cache. Rounded up to a
+    /// multiple of MR.
+    pub mc: usize,
+    /// Depth (part of k) of both packed blocks; a KC × NR panel of B should stay in the first-level
+    /// cache.
+    pub kc: usize,
+    /// Columns of the packed block of B, which should stay in the last-level cache. Rounded up to a
+    /// multiple of NR.
+    pub nc: usize,
+}
+
+/// `C[0..MR, 0..NR] (+)= A·B` on packed panels; see [`run`].
+pub(crate) type Run<T> =
+    unsafe fn(depth: usize, a: *const T, b: *const T, c: *mut T, row_stride: usize, load: bool);
+
+/// See [`pack`].
+pub(crate) type Pack<T> = unsafe fn(*const T, usize, usize, usize, usize, *mut T);
+
+/// One instance of the micro-kernel, for one class. Having the value proves that this CPU can run
+/// it: the only way to get one is [`Scalar::kernels`], which asks the CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<T> {
+    pub(crate) name: &'static str,
+    pub(crate) class: Class,
+    pub(crate) mr: usize,
+    pub(crate) nr: usize,
+    pub(crate) blocking: Blocking,
+    pub(crate) run: Run<T>,
+    pub(crate) pack_a: Pack<T>,
+    pub(crate) pack_b: Pack<T>,
+    pub(crate) peak: fn(u64) -> u64,
+}
+
+impl<T: Scalar> Kernel<T> {
+    /// The constructor for instances.
+    ///
+    /// # Safety
+    /// This CPU can execute `run` and `peak`, and `run` keeps the contract of [`run`] for `MR` × `NR`.
+    pub(crate) const unsafe fn new<const MR: usize, const NR: usize>(
+        name: &'static str,
+        class: Class,
+        blocking: Blocking,
+        run: Run<T>,
+        peak: fn(u64) -> u64,
+    ) -> Self {
+        assert!(
+            MR > 0 && NR > 0 && MR * NR <= MAX_TILE,
+            "the edge buffer holds a micro-tile"
+        );
+        assert!(
+            blocking.kc > 0 && blocking.mc >= MR && blocking.nc >= NR,
+            "a block holds a micro-panel"
+        );
+        assert!(
+            blocking.mc.is_multiple_of(MR) && blocking.nc.is_multiple_of(NR),
+            "blocks are whole micro-panels"
+        );
+        Self {
+            name,
+            class,
+            mr: MR,
+            nr: NR,
+            blocking,
+            run,
+            pack_a: pack::<T, MR>,
+            pack_b: pack::<T, NR>,
+            peak,
+        }
+    }
+}
+
+impl<T> Kernel<T> {
+    /// The instance's name, as in [`crate::peak::instance`].
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The class it computes; `Any` where the device does not say how often it rounds.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Its usual block sizes.
+    pub fn blocking(&self) -> Blocking {
+        self.blocking
+    }
+}
+
+/// The most elements of a micro-tile (MR·NR) of any instance.
+pub(crate) const MAX_TILE: usize = 512;
+
+/// The micro-kernel: an `MR × NR` tile of C, `NR = NV·LANES`, kept in registers for all of `depth`.
+///
+/// ```text
+/// c[i·row_stride + j] = chain over p < depth of  a[p·MR + i] · b[p·NR + j]
+/// ```
+///
+/// starting from 0, or from the stored c if `load`.
+///
+/// ```text
+///               b: depth × NR, one row per step, NV vectors
+///               ┌────────┬────────┐
+///               └────────┴────────┘
+///   a: depth ×  ┌────────┬────────┐
+///   MR, one    ┐│ acc    │ acc    │  MR·NV accumulators: enough to hide the latency of a
+///   element    ││ [i][0] │ [i][1] │  multiply-add, few enough to stay in registers together
+///   splat per  ┘│        │        │  with NV vectors of b
+///   row         └────────┴────────┘
+/// ```
+///
+/// # Safety
+/// The CPU has the instructions of `V`; `a` and `b` are readable for `depth·MR` and `depth·NR`
+/// elements; the `MR × NR` elements of `c` are writable, and initialised if `load`.
+#[inline(always)]
+pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize>(
+    depth: usize,
+    mut a: *const T,
+    mut b: *const T,
+    c: *mut T,
+    row_stride: usize,
+    load: bool,
+    zero: T,
+) {
+    // SAFETY: the caller's guarantees cover each access: step p reads a[p·MR..][..MR] and
+    // b[p·NR..][..NR], and c is touched at i·row_stride + j only.
+    unsafe {
+        let mut acc = [[V::splat(zero); NV]; MR];
+        if load {
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (j, lane) in row.iter_mut().enumerate() {
+                    *lane = V::load(c.add(i * row_stride + j * V::LANES));
+                }
+            }
+        }
+        for _ in 0..depth {
+            let mut row_of_b = [V::splat(zero); NV];
+            for (j, lane) in row_of_b.iter_mut().enumerate() {
+                *lane = V::load(b.add(j * V::LANES));
+            }
+            for (i, row) in acc.iter_mut().enumerate() {
+                let element = V::splat(*a.add(i));
+                for (j, lane) in row.iter_mut().enumerate() {
+                    *lane = V::multiply_add(element, row_of_b[j], *lane);
+                }
+            }
+            a = a.add(MR);
+            b = b.add(NV * V::LANES);
+        }
+        for (i, row) in acc.iter().enumerate() {
+            for (j, lane) in row.iter().enumerate() {
+                lane.store(c.add(i * row_stride + j * V::LANES));
+            }
+        }
+    }
+}
+
+/// `iterations` rounds of `CHAINS` independent multiply-adds in registers; returns the floating
+/// point operations done (two per lane and multiply-add).
+///
+/// # Safety
+/// The CPU has the instructions of `V`.
+#[inline(always)]
+pub(crate) unsafe fn peak<T: Copy, V: Vector<T>, const CHAINS: usize>(
+    iterations: u64,
+    factor: T,
+    addend: T,
+) -> u64 {
+    use core::hint::black_box;
+    // SAFETY: the caller knows the CPU; nothing here touches memory but the local lanes.
+    unsafe {
+        let factor = V::splat(black_box(factor));
+        let addend = V::splat(black_box(addend));
+        let mut chains = [addend; CHAINS];
+        for _ in 0..iterations {
+            for chain in &mut chains {
+                *chain = V::multiply_add(*chain, factor, addend);
+            }
+        }
+        black_box(chains);
+        2 * iterations * (CHAINS * V::LANES) as u64
+    }
+}

@@ -1,0 +1,59 @@
+//! Packing: copies a block into the order in which the micro-kernel reads it.
+
+/// Packs a block of `lanes × depth` elements into panels of `R` lanes.
+///
+/// For A the lanes are its rows (`R` = MR); for B they are its columns (`R` = NR).
+/// Element (lane, p) of the block is `src[lane·lane_stride + p·depth_stride]`. Panel `q` holds lanes
+/// `q·R .. q·R + R`:
+///
+/// ```text
+/// dst[q·R·depth + p·R + l] = block(q·R + l, p)      l < R, p < depth; 0 beyond the last lane
+/// ```
+///
+/// The zeros of an edge keep the micro-kernel free of cases; what it computes there is never stored.
+///
+/// # Safety
+/// Every element of the block must be readable at `src` as above, and `dst` must have room for
+/// `ceil(lanes / R)·R·depth` elements and not overlap the block.
+pub(crate) unsafe fn pack<T: Copy + Default, const R: usize>(
+    src: *const T,
+    lane_stride: usize,
+    depth_stride: usize,
+    lanes: usize,
+    depth: usize,
+    dst: *mut T,
+) {
+    // SAFETY: every read is of an element of the block, and every write below
+    // `ceil(lanes / R)·R·depth`; the caller guarantees both.
+    unsafe {
+        for first in (0..lanes).step_by(R) {
+            let panel = dst.add(first * depth);
+            let src = src.add(first * lane_stride);
+            let count = R.min(lanes - first);
+            if count == R && lane_stride == 1 {
+                for p in 0..depth {
+                    let from = src.add(p * depth_stride).cast::<[T; R]>();
+                    panel
+                        .add(p * R)
+                        .cast::<[T; R]>()
+                        .write_unaligned(from.read_unaligned());
+                }
+            } else if count == R {
+                for p in 0..depth {
+                    for lane in 0..R {
+                        *panel.add(p * R + lane) = *src.add(lane * lane_stride + p * depth_stride);
+                    }
+                }
+            } else {
+                for p in 0..depth {
+                    for lane in 0..count {
+                        *panel.add(p * R + lane) = *src.add(lane * lane_stride + p * depth_stride);
+                    }
+                    for lane in count..R {
+                        *panel.add(p * R + lane) = T::default();
+                    }
+                }
+            }
+        }
+    }
+}
