@@ -1,0 +1,282 @@
+//! `/api/matrices`: bodies in, files out, and fetching what another node has.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use gemmesh_protocol::id::MatrixId;
+use gemmesh_protocol::matrix::Manifest;
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use warp::http::{HeaderValue, Method, StatusCode, header};
+use warp::reply::Response;
+
+use super::call::{self, Call, Counted, clip};
+use super::{peers, reply};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::files::{Format, ReadOptions};
+use crate::store::Missing;
+
+/// Where bodies lie until they are in the store.
+const UPLOADS: &str = "uploads";
+/// The `?format=` in which nodes hand matrices to each other.
+pub const BLOCKS: &str = "blocks";
+/// Enough of a body to tell what it is.
+const SNIFF_BYTES: usize = 256;
+
+/// Removes bodies that an earlier run left behind.
+///
+/// # Errors
+/// The data directory can not be written.
+pub async fn clear_uploads(app: &App) -> io::Result<()> {
+    let directory = app.config().data_dir.join(UPLOADS);
+    match tokio::fs::remove_dir_all(&directory).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    tokio::fs::create_dir_all(&directory).await
+}
+
+/// `PUT /api/matrices`.
+pub async fn collection(mut call: Call) -> Result<Response, ApiError> {
+    if call.method != Method::PUT {
+        return Err(call.refuse_method(&["PUT"]));
+    }
+    let outcome = put(&mut call).await;
+    if outcome.is_err() {
+        call.drain().await;
+    }
+    outcome
+}
+
+async fn put(call: &mut Call) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Put {
+        id: MatrixId,
+        rows: u64,
+        cols: u64,
+        dtype: &'static str,
+        bytes: u64,
+    }
+    if call.query.contains_key("private") {
+        return Err(not_offered("private"));
+    }
+    let dtype = call
+        .query
+        .get("dtype")
+        .map(|name| call::dtype(name))
+        .transpose()?;
+    let declared = match call.query.get("format") {
+        Some(name) => Some(format(name)?),
+        None => {
+            let value = call.headers.get(header::CONTENT_TYPE);
+            value
+                .and_then(|value| value.to_str().ok())
+                .and_then(Format::from_content_type)
+        }
+    };
+    let store = call.app().store().clone();
+    let budget = call
+        .app()
+        .config()
+        .disk
+        .saturating_sub(store.disk_used().await);
+    if let Some(length) = call.content_length() {
+        let others = call
+            .web
+            .uploading
+            .load(std::sync::atomic::Ordering::Relaxed);
+        if length.saturating_add(others) > budget {
+            return Err(over_budget(budget));
+        }
+    }
+    let mut counted = Counted::new(call.web.clone());
+    let directory = call.app().config().data_dir.join(UPLOADS);
+    let (path, first) = receive(call, directory, budget, &mut counted).await?;
+    let format = declared.or_else(|| Format::sniff(&first)).ok_or_else(|| {
+        ApiError::new(
+            422,
+            "unknown_format",
+            "the body is none of .npy, .csv and .mtx",
+            "send one of these, or say which with Content-Type",
+        )
+    })?;
+    let manifest = store.import(&path, format, ReadOptions { dtype }).await?;
+    let id = manifest.id();
+    let put = Put {
+        id,
+        rows: manifest.rows,
+        cols: manifest.cols,
+        dtype: manifest.element.dtype.name(),
+        bytes: manifest.bytes(),
+    };
+    let mut response = reply::json(StatusCode::CREATED, &put);
+    let place = HeaderValue::from_str(&format!("/api/matrices/{id}")).expect("hexadecimal digits");
+    response.headers_mut().insert(header::LOCATION, place);
+    Ok(response)
+}
+
+/// Writes the body to a file that is removed when the returned path is dropped. Memory: one piece.
+async fn receive(
+    call: &mut Call,
+    directory: PathBuf,
+    budget: u64,
+    counted: &mut Counted,
+) -> Result<(tempfile::TempPath, Vec<u8>), ApiError> {
+    let made = tokio::task::spawn_blocking(move || {
+        tempfile::Builder::new()
+            .prefix("body-")
+            .tempfile_in(directory)
+    });
+    let made = made.await.map_err(io::Error::other).and_then(|made| made);
+    let (file, path) = made.map_err(|error| disk(&error))?.into_parts();
+    let mut file = tokio::fs::File::from_std(file);
+    let mut first = Vec::new();
+    while let Some(piece) = call.next_piece().await? {
+        if counted.add(piece.len() as u64) > budget {
+            return Err(over_budget(budget));
+        }
+        let room = SNIFF_BYTES - first.len();
+        first.extend_from_slice(&piece[..piece.len().min(room)]);
+        file.write_all(&piece).await.map_err(|error| disk(&error))?;
+    }
+    file.flush().await.map_err(|error| disk(&error))?;
+    Ok((path, first))
+}
+
+/// `GET /api/matrices/{id}?format=`.
+pub async fn one(call: Call, id: String) -> Result<Response, ApiError> {
+    if !call.reads() {
+        return Err(call.refuse_method(&["GET"]));
+    }
+    let id: MatrixId = call::id(&id, "matrix")?;
+    let name = format!("matrix-{}", id.short());
+    let form = call.query.get("format").map_or("npy", String::as_str);
+    if form == BLOCKS {
+        let manifest = call.app().store().manifest(id).await;
+        manifest.map_err(|missing| missing_matrix(id, &missing))?;
+        let blocks = call.app().store().export_blocks(id);
+        return Ok(reply::stream("application/octet-stream", blocks));
+    }
+    export(&call, id, format(form)?, &name).await
+}
+
+/// A matrix as a file, from this node or from any that has it.
+///
+/// # Errors
+/// Nobody has it, or it can not be written in this form.
+pub async fn export(
+    call: &Call,
+    id: MatrixId,
+    format: Format,
+    name: &str,
+) -> Result<Response, ApiError> {
+    let store = call.app().store();
+    if let Err(missing) = store.manifest(id).await {
+        let missing = missing_matrix(id, &missing);
+        if call.is_hop() {
+            return Err(missing);
+        }
+        let path = format!("/api/matrices/{id}?format={}", format.name());
+        return peers::any(&call.web, call.method.clone(), &path, missing).await;
+    }
+    store.check_export(id, format).await?;
+    let mut response = reply::stream(format.content_type(), store.export(id, format));
+    if format != Format::Json {
+        reply::save_as(&mut response, name, format.name());
+    }
+    Ok(response)
+}
+
+/// Makes sure that an operand is in this node's store, fetching it from another node if need be.
+///
+/// # Errors
+/// 404 or 410 when nobody has it; 503 when the transfer failed.
+pub async fn pull(call: &Call, id: MatrixId) -> Result<Arc<Manifest>, ApiError> {
+    let store = call.app().store();
+    let missing = match store.manifest(id).await {
+        Ok(manifest) => return Ok(manifest),
+        Err(missing) => missing_matrix(id, &missing),
+    };
+    let path = format!("/api/matrices/{id}?format={BLOCKS}");
+    let blocks = peers::any_stream(&call.web, &path, missing).await?;
+    let manifest = store.import_blocks(blocks).await?;
+    if manifest.id() != id {
+        return Err(ApiError::new(
+            503,
+            "wrong_matrix",
+            format!("another node sent a matrix that is not {id}"),
+            "send the matrix to this node with PUT /api/matrices",
+        ));
+    }
+    Ok(Arc::new(manifest))
+}
+
+/// A form by the name that `?format=` uses.
+///
+/// # Errors
+/// There is no such form.
+pub fn format(name: &str) -> Result<Format, ApiError> {
+    Format::from_name(name).ok_or_else(|| {
+        ApiError::new(
+            422,
+            "unknown_format",
+            format!("format {:?} is not known", clip(name)),
+            "use npy, csv, mtx or json",
+        )
+    })
+}
+
+/// The error for something of a later version.
+pub fn not_offered(what: &str) -> ApiError {
+    ApiError::new(
+        422,
+        "not_offered",
+        format!("{:?} is not offered by this version", clip(what)),
+        "leave it out: one plain product of two matrices is what there is",
+    )
+}
+
+fn missing_matrix(id: MatrixId, missing: &Missing) -> ApiError {
+    match missing {
+        Missing::Unknown => ApiError::new(
+            404,
+            "unknown_matrix",
+            format!("there is no matrix {id}"),
+            "send it with PUT /api/matrices",
+        ),
+        Missing::Expired => ApiError::new(
+            410,
+            "expired",
+            format!("the time of matrix {id} is over"),
+            "send it again, or compute it again",
+        ),
+        Missing::Corrupt(why) => ApiError::new(
+            503,
+            "corrupt_matrix",
+            format!("matrix {id} is damaged on this node's disk: {why}"),
+            "send it again, and check the disk",
+        ),
+    }
+}
+
+fn over_budget(budget: u64) -> ApiError {
+    ApiError::new(
+        413,
+        "body_too_large",
+        format!(
+            "the body does not fit into the {budget} bytes that are left for bodies and matrices"
+        ),
+        "wait for older results to expire, or start the node with a larger --disk",
+    )
+}
+
+fn disk(error: &io::Error) -> ApiError {
+    ApiError::new(
+        503,
+        "io_error",
+        format!("the body could not be written to the disk: {error}"),
+        "make room on the node's disk",
+    )
+}

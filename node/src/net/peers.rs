@@ -1,0 +1,199 @@
+//! Asking other nodes over HTTP: one hop, never further.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use gemmesh_protocol::id::JobId;
+use gemmesh_protocol::status::JobStatus;
+use warp::http::{HeaderValue, Method, StatusCode, header};
+use warp::reply::Response;
+
+use super::call::{HOP, Web};
+use super::{reach, reply};
+use crate::error::ApiError;
+
+/// How long another node may take to answer, besides what it was asked to wait.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long the body of an answer may stand still.
+const STALL: Duration = Duration::from_secs(30);
+/// How many nodes are asked for a matrix or a job, and how many at the same time.
+const ASK_MAX: usize = 64;
+/// See [`ASK_MAX`].
+const ASK_AT_ONCE: usize = 8;
+/// The most bytes of the status of a job: contributions of a thousand devices.
+const STATUS_BYTES_MAX: usize = 1 << 20;
+
+/// Sends a request without a body to the node at `HOST:PORT`.
+///
+/// # Errors
+/// It does not answer within [`ANSWER_LIMIT`] and `wait`.
+pub async fn send(
+    web: &Web,
+    method: Method,
+    address: &str,
+    target: &str,
+    wait: Duration,
+) -> io::Result<reqwest::Response> {
+    let answer = async {
+        // The address was said by another device; it must not lead out of the local network.
+        let peers = reach::resolve(address).await?;
+        let peer = peers.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let request = web
+            .client
+            .request(method, format!("http://{peer}{target}"))
+            .header(HOP, "1");
+        request.send().await.map_err(io::Error::other)
+    };
+    tokio::time::timeout(ANSWER_LIMIT + wait, answer)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Another node's answer as our own. Only what we understand of its header is kept: it must not
+/// decide what a browser takes our answer for.
+pub fn relay(answer: reqwest::Response) -> Response {
+    let status = answer.status();
+    let headers = answer.headers().clone();
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = match kind.split(|c| *c == b';').next().unwrap_or_default() {
+        b"application/json" => "application/json",
+        b"application/x-npy" => "application/x-npy",
+        b"text/csv" => "text/csv; charset=utf-8",
+        b"text/x-matrix-market" => "text/x-matrix-market; charset=utf-8",
+        _ => "application/octet-stream",
+    };
+    let mut response = reply::stream(kind, body(answer));
+    *response.status_mut() = status;
+    for name in [header::CONTENT_LENGTH, header::CONTENT_DISPOSITION] {
+        if let Some(value) = headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
+}
+
+/// The answer of any node that has what `target` names.
+///
+/// # Errors
+/// `otherwise` when none has it.
+pub async fn any(
+    web: &Web,
+    method: Method,
+    target: &str,
+    otherwise: ApiError,
+) -> Result<Response, ApiError> {
+    let Some(address) = holder(web, target).await else {
+        return Err(otherwise);
+    };
+    match send(web, method, &address, target, Duration::ZERO).await {
+        Ok(answer) => Ok(relay(answer)),
+        Err(error) => Err(unreachable(&address, &error)),
+    }
+}
+
+/// The body of the answer of any node that has what `target` names.
+///
+/// # Errors
+/// `otherwise` when none has it; 503 when it could not be fetched.
+pub async fn any_stream(
+    web: &Web,
+    target: &str,
+    otherwise: ApiError,
+) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError> {
+    let Some(address) = holder(web, target).await else {
+        return Err(otherwise);
+    };
+    match send(web, Method::GET, &address, target, Duration::ZERO).await {
+        Ok(answer) if answer.status() == StatusCode::OK => Ok(body(answer).boxed()),
+        Ok(_) => Err(otherwise),
+        Err(error) => Err(unreachable(&address, &error)),
+    }
+}
+
+/// The status of a job that this node has not heard of, from one that has.
+pub async fn find_job(web: &Web, job: JobId) -> Option<JobStatus> {
+    let target = format!("/api/jobs/{job}");
+    let ask = |address: String| {
+        let target = target.clone();
+        async move {
+            let answer = send(web, Method::GET, &address, &target, Duration::ZERO)
+                .await
+                .ok()?;
+            if answer.status() != StatusCode::OK {
+                return None;
+            }
+            let status: JobStatus = serde_json::from_slice(&small(answer).await?).ok()?;
+            (status.job == job).then_some(status)
+        }
+    };
+    first(web, ask).await
+}
+
+/// 503 for a node that does not answer.
+pub fn unreachable(address: &str, error: &io::Error) -> ApiError {
+    ApiError::new(
+        503,
+        "node_unreachable",
+        format!("the node at {address} does not answer: {error}"),
+        "try again; if it stays away, submit the job again at another node",
+    )
+}
+
+/// Where something is that `target` names: the first that does not answer "not here".
+async fn holder(web: &Web, target: &str) -> Option<String> {
+    let ask = |address: String| async move {
+        let answer = send(web, Method::HEAD, &address, target, Duration::ZERO)
+            .await
+            .ok()?;
+        let here = match answer.status() {
+            StatusCode::NOT_FOUND | StatusCode::GONE => false,
+            status => !status.is_server_error(),
+        };
+        here.then_some(address)
+    };
+    first(web, ask).await
+}
+
+/// The first node's `Some`.
+async fn first<T, F, R>(web: &Web, ask: F) -> Option<T>
+where
+    F: Fn(String) -> R,
+    R: Future<Output = Option<T>>,
+{
+    let addresses = web.app.peer_addresses().into_iter().take(ASK_MAX);
+    let answers = stream::iter(addresses)
+        .map(ask)
+        .buffer_unordered(ASK_AT_ONCE);
+    let mut found = std::pin::pin!(answers.filter_map(async |answer| answer));
+    found.next().await
+}
+
+async fn small(answer: reqwest::Response) -> Option<Vec<u8>> {
+    let mut body = std::pin::pin!(body(answer));
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.next().await {
+        bytes.extend_from_slice(&piece.ok()?);
+        if bytes.len() > STATUS_BYTES_MAX {
+            return None;
+        }
+    }
+    Some(bytes)
+}
+
+/// The body, broken off when it stands still.
+fn body(answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream::unfold(Some(Box::pin(answer.bytes_stream())), async |body| {
+        let mut body = body?;
+        match tokio::time::timeout(STALL, body.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(piece))) => Some((Ok(piece), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
+            Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        }
+    })
+}
