@@ -1,0 +1,15 @@
+#!/bin/sh
+# Builds the page's two wasm modules: www/wasm/simd for every browser with SIMD, www/wasm/relaxed
+# for those with relaxed SIMD too. Needs wasm-pack and the target wasm32-unknown-unknown.
+set -eu
+cd "$(dirname "$0")"
+
+build() {
+    # remap-path-prefix keeps paths of the machine that builds out of the module.
+    RUSTFLAGS="-C target-feature=$2 --remap-path-prefix=$HOME=~" \
+        wasm-pack build --release --no-opt --target web --no-typescript --no-pack --no-gitignore \
+        --out-dir "../www/wasm/$1" . -- --locked
+}
+
+build simd +simd128
+build relaxed +simd128,+relaxed-simd

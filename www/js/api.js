@@ -1,0 +1,128 @@
+// The node's HTTP interface. Every failure becomes an `ApiProblem` with a message and a hint.
+
+import { strings } from './strings.js';
+
+/** What went wrong, for people; `code` is the node's. */
+export class ApiProblem extends Error {
+  constructor({ code = 'network', message, hint }) {
+    super(message);
+    this.code = code;
+    this.hint = hint;
+  }
+}
+
+const TYPES = {
+  npy: 'application/octet-stream',
+  csv: 'text/csv',
+  mtx: 'text/plain',
+};
+
+/** The format that a file name ends with, or null. */
+export function fileFormat(name) {
+  const ending = /\.([a-z]+)$/i.exec(name)?.[1].toLowerCase();
+  return ending in TYPES ? ending : null;
+}
+
+/** All jobs that the node knows. */
+export async function jobs() {
+  return (await request('/api/jobs')).json();
+}
+
+/** One job, now or as soon as it has ended, at most `wait` seconds later. */
+export async function job(id, wait = 0) {
+  return (await request(`/api/jobs/${id}${wait ? `?wait=${wait}` : ''}`)).json();
+}
+
+/** All devices of the mesh. */
+export async function nodes() {
+  return (await request('/api/nodes')).json();
+}
+
+/** Submits a product; returns `{job, token}`. */
+export async function submit(product) {
+  const response = await request('/api/jobs', {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(product),
+  });
+  return response.json();
+}
+
+/** Cancels a job. */
+export async function cancel(id) {
+  await request(`/api/jobs/${id}`, { method: 'DELETE' });
+}
+
+/** Where the result of a job is. */
+export function resultUrl(id, format) {
+  return `/api/jobs/${id}/result?format=${format}`;
+}
+
+/** The result of a job as nested arrays. */
+export async function resultJson(id) {
+  return (await request(resultUrl(id, 'json'))).json();
+}
+
+/**
+ * The first rows of a result as texts, read from the start of the CSV and no further: at most
+ * `rows` rows, at most `cols` cells of each, at most 4 MiB.
+ */
+export async function resultCorner(id, rows, cols) {
+  const abort = new AbortController();
+  const response = await request(resultUrl(id, 'csv'), { signal: abort.signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const lines = [];
+  let line = '';
+  let length = 0;
+  try {
+    while (lines.length < rows && length < 2 ** 22) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      length += value.length;
+      const pieces = (line + value).split('\n');
+      line = pieces.pop();
+      lines.push(...pieces);
+    }
+  } finally {
+    abort.abort();
+  }
+  if (lines.length < rows && line) lines.push(line);
+  return lines.slice(0, rows).map((text) => text.trim().split(',', cols));
+}
+
+/** Puts a matrix; `progress` is told the share that is sent. Returns its id and shape. */
+export function putMatrix(body, format, progress) {
+  return new Promise((resolve, reject) => {
+    // XMLHttpRequest, because fetch can not tell how much of a body is sent.
+    const xhr = new XMLHttpRequest();
+    xhr.open('PUT', '/api/matrices');
+    xhr.setRequestHeader('Content-Type', TYPES[format]);
+    xhr.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
+    xhr.onload = () => {
+      if (xhr.status >= 200 && xhr.status < 300) resolve(JSON.parse(xhr.responseText));
+      else reject(new ApiProblem(parseProblem(xhr.responseText, xhr.status)));
+    };
+    xhr.onerror = () => reject(new ApiProblem(strings.problem.network));
+    xhr.send(body);
+  });
+}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new ApiProblem(strings.problem.network);
+  }
+  if (!response.ok) throw new ApiProblem(parseProblem(await response.text(), response.status));
+  return response;
+}
+
+function parseProblem(text, status) {
+  try {
+    const { code, message, hint } = JSON.parse(text).error;
+    return { code, message, hint };
+  } catch {
+    return { code: 'unexpected', ...strings.problem.unexpected(status) };
+  }
+}

@@ -1,0 +1,71 @@
+// One hardware thread: one wasm instance that computes tiles slab by slab. C stays in this worker's
+// memory until the last slab; its bytes are then transferred, not copied.
+
+let glue;
+let task;
+
+onmessage = async ({ data }) => {
+  const handler = { init, probe, slab }[data.type];
+  await handler(data);
+};
+
+async function init({ module, glueUrl }) {
+  try {
+    glue = await import(glueUrl);
+    await glue.default({ module_or_path: module });
+    task = new glue.ComputeTask();
+    postMessage({ type: 'ready' });
+  } catch (error) {
+    postMessage({ type: 'broken', message: String(error?.message ?? error) });
+  }
+}
+
+/** Measures the kernel and its limit, for at least `ms` milliseconds each. */
+function probe({ edge, ms }) {
+  const product = new glue.SpeedProbe(edge);
+  let operations = 0;
+  let time = 0;
+  while (time < ms) {
+    product.fill();
+    const start = performance.now();
+    operations += product.run();
+    time += performance.now() - start;
+  }
+  product.free();
+  const mflops = operations / time / 1e3;
+
+  let iterations = 1 << 12;
+  let limit = 0;
+  for (;;) {
+    const start = performance.now();
+    const done = glue.limit(iterations);
+    const elapsed = performance.now() - start;
+    if (elapsed >= ms / 2) {
+      limit = done / elapsed / 1e3;
+      break;
+    }
+    iterations *= 2;
+  }
+  postMessage({ type: 'probed', mflops, limit: Math.max(limit, mflops), fuses: glue.fuses(), instance: glue.instance() });
+}
+
+function slab({ sequence, spec, first, last, depth, a, b }) {
+  try {
+    if (first) task.begin(JSON.stringify(spec));
+    task.beginSlab(depth);
+    for (const { bytes, part } of a) task.putA(bytes, JSON.stringify(part));
+    for (const { bytes, part } of b) task.putB(bytes, JSON.stringify(part));
+    const start = performance.now();
+    task.accumulate();
+    const kernelMs = performance.now() - start;
+    if (!last) {
+      postMessage({ type: 'slabDone', sequence, kernelMs });
+      return;
+    }
+    const result = task.finish();
+    postMessage({ type: 'slabDone', sequence, kernelMs, result }, [result.buffer]);
+  } catch (error) {
+    // A trap leaves the instance unusable, so the mesh worker makes a new one.
+    postMessage({ type: 'slabFailed', sequence, message: String(error?.message ?? error) });
+  }
+}

@@ -1,0 +1,89 @@
+// The only place that makes elements. Text is always a text node, so names of devices and files
+// can not become markup.
+
+/**
+ * An element with attributes and children. `on*` functions become listeners, `null` and `false`
+ * attributes are left out, strings become text.
+ */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === 'function') element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, '');
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Sets an element's text when it changed, so that screen readers hear changes only. */
+export function setText(element, text) {
+  const string = String(text);
+  if (element.textContent !== string) element.textContent = string;
+}
+
+/** Shows or hides an element. */
+export function show(element, visible) {
+  if (element.hidden === visible) element.hidden = !visible;
+}
+
+/** Sets or removes an attribute when it changed. */
+export function setAttribute(element, name, value) {
+  if (value === null || value === false) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+}
+
+/**
+ * Makes `parent`'s children follow `items`: one child for each key, made by `create(item)` once and
+ * brought up to date by `update(child, item)`; order follows the items, focus stays where it is.
+ */
+export function keyed(parent, items, key, create, update) {
+  const known = (parent.keyedChildren ??= new Map());
+  const wanted = new Set(items.map(key));
+  for (const [id, child] of known) {
+    if (!wanted.has(id)) {
+      child.remove();
+      known.delete(id);
+    }
+  }
+  let place = parent.firstElementChild;
+  for (const item of items) {
+    let child = known.get(key(item));
+    if (!child) {
+      child = create(item);
+      known.set(key(item), child);
+    }
+    if (child === place) place = place.nextElementSibling;
+    else parent.insertBefore(child, place);
+    update(child, item);
+  }
+}
+
+/** A card: a section with a heading. */
+export function card(id, heading, ...children) {
+  const title = h('h2', { id: `${id}-heading` }, heading);
+  return h('section', { id, class: 'card', 'aria-labelledby': `${id}-heading` }, title, ...children);
+}
+
+/** A table with a caption for screen readers; returns the table and its body. */
+export function table(id, caption, columns) {
+  const body = h('tbody');
+  const head = Object.entries(columns).map(([name, text]) => h('th', { scope: 'col', class: `col-${name}` }, text));
+  const element = h('table', { id }, h('caption', { class: 'quiet' }, caption), h('thead', {}, h('tr', {}, ...head)), body);
+  return { element, body };
+}
+
+/** The place for one message with its hint, next to what caused it. */
+export function problemBox(id) {
+  const message = h('strong', { id: `${id}-message` });
+  const hint = h('span', { id: `${id}-hint` });
+  const box = h('p', { id, class: 'problem', role: 'alert', hidden: true }, message, ' ', hint);
+  return {
+    element: box,
+    update(problem) {
+      show(box, Boolean(problem));
+      setText(message, problem?.message ?? '');
+      setText(hint, problem?.hint ?? '');
+    },
+  };
+}

@@ -1,0 +1,429 @@
+// Wires the page together: events change the state, the state is drawn, people's actions become
+// calls to the node and messages to the mesh worker.
+
+import * as api from './api.js';
+import { detectBuild, hardwareThreads, isHandheld } from './feature-detect.js';
+import * as identity from './identity.js';
+import { checkForm, newSeed, randomCells, randomNpy, readCells } from './matrix-input.js';
+import { GRID_MAX, hasEnded, initialState, reduce, shapeOf, sourceOf } from './state.js';
+import { strings } from './strings.js';
+import { mountContribution } from './view-contribution.js';
+import { mountDevices } from './view-devices.js';
+import { mountHeader } from './view-header.js';
+import { mountJob, mountJobs } from './view-jobs.js';
+import { mountLog } from './view-log.js';
+import { mountMultiply } from './view-multiply.js';
+import { mountResult } from './view-result.js';
+
+/** Rows and columns of the preview of a large result. */
+const CORNER = 8;
+/** The longest that a form waits for an answer about a job whose news do not come over the socket. */
+const WAIT_S = 20;
+
+const seed = identity.seed();
+const build = detectBuild(new URLSearchParams(location.search).get('build'));
+const threadsMax = hardwareThreads();
+
+let state = initialState({
+  name: identity.name(seed),
+  threads: threadsMax,
+  threadsMax,
+  build,
+  own: identity.ownJobs(),
+});
+
+// A snapshot for tests and for the curious; changing it changes nothing here.
+Object.defineProperty(window, 'gemmesh', { get: () => structuredClone(state) });
+
+function dispatch(event) {
+  state = reduce(state, event);
+  scheduleDraw();
+}
+
+function log(text, level = 'info') {
+  dispatch({ type: 'log', text, level, time: Date.now() });
+}
+
+// Drawing.
+
+const place = (id) => document.getElementById(id);
+const actions = {
+  reconnect: () => tellMesh({ type: 'reconnect' }),
+  rename,
+  setThreads,
+  togglePause,
+  setDimension: (name, value) => dispatch({ type: 'dimension', name, value }),
+  setPreset,
+  setCell: (operand, row, col, text) => dispatch({ type: 'cell', operand, row, col, text }),
+  setCells: (operand, cells) => dispatch({ type: 'cells', operand, cells }),
+  setOption: (name, value) => dispatch({ type: 'option', name, value }),
+  setFile,
+  removeFile: (operand) => dispatch({ type: 'file', operand, file: null }),
+  fillRandom,
+  clearCells: () => dispatch({ type: 'fill', a: { cells: {}, seed: null }, b: { cells: {}, seed: null } }),
+  run: () => run().catch((error) => log(String(error?.stack ?? error), 'error')),
+  openJob: (job) => openJob(job, true),
+  cancelJob,
+  copyResult,
+};
+
+const job = mountJob(place('job-place'), actions);
+const views = [
+  mountHeader(place('header'), actions),
+  mountContribution(place('contribution-place'), actions),
+  mountMultiply(place('multiply-place'), actions),
+  job.update,
+  mountResult(job.result, actions),
+  mountDevices(place('devices-place')),
+  mountJobs(place('jobs-place'), actions),
+  mountLog(place('log-place')),
+];
+
+let drawing = false;
+
+function scheduleDraw() {
+  if (drawing) return;
+  drawing = true;
+  // A hidden page gets no animation frames; then there is nobody to draw for.
+  requestAnimationFrame(() => {
+    drawing = false;
+    draw();
+  });
+}
+
+function draw() {
+  const now = Date.now();
+  for (const view of views) view({ ...state, now });
+}
+
+// The mesh worker.
+
+const mesh = build ? new Worker(new URL('./mesh-worker.js', import.meta.url), { type: 'module', name: 'gemmesh' }) : null;
+let away = false;
+
+function tellMesh(message) {
+  mesh?.postMessage(message);
+}
+
+const fromMesh = {
+  ready({ build: used, threads, mflops, limit }) {
+    dispatch({ type: 'me', change: { build: used, mflops, limit } });
+    dispatch({ type: 'connection', phase: 'connecting' });
+    log(strings.log.ready(threads, used));
+  },
+
+  device({ device }) {
+    dispatch({ type: 'me', change: { device, away: false } });
+  },
+
+  state({ contribution }) {
+    tellConnection(contribution);
+    const { tiles, rows, operations, kernel_ms: kernelMs, busy_ms: busyMs, mflops, last } = contribution;
+    dispatch({
+      type: 'contribution',
+      contribution: { tiles, rows, operations, kernelMs, busyMs, mflops, job: last?.job ?? null, lastTile: last },
+    });
+    dispatch({ type: 'me', change: { computing: contribution.active_slots } });
+  },
+
+  devices({ devices }) {
+    tellDevices(devices);
+  },
+
+  job({ job: status }) {
+    tellJob(status);
+  },
+
+  away() {
+    dispatch({ type: 'me', change: { away: true, computing: 0 } });
+    dispatch({ type: 'connection', phase: 'away' });
+  },
+
+  resumed: () => log(strings.log.resumed),
+  fallback: () => log(strings.log.fallback, 'warning'),
+  refused: ({ reason }) => log(strings.log.refused(reason), 'warning'),
+  slotFailed: ({ slot, why }) => log(strings.log.slotFailed(slot, why), 'warning'),
+
+  failed({ message }) {
+    dispatch({ type: 'me', change: { build: null } });
+    dispatch({ type: 'connection', phase: 'unsupported' });
+    log(strings.log.workerFailed(message), 'error');
+  },
+};
+
+if (mesh) {
+  mesh.onmessage = ({ data }) => fromMesh[data.type](data);
+  mesh.onerror = (event) => fromMesh.failed({ message: event.message ?? '' });
+  tellMesh({
+    type: 'start',
+    build,
+    seed,
+    node: location.host.includes(':') ? location.host : `${location.host}:${location.protocol === 'https:' ? 443 : 80}`,
+    secure: location.protocol === 'https:',
+    name: state.me.name,
+    threads: state.me.threads,
+    paused: false,
+    userAgent: navigator.userAgent,
+  });
+} else {
+  dispatch({ type: 'connection', phase: 'unsupported' });
+}
+
+/** How the page stands with its node, and what changed. */
+function tellConnection({ connection, refusal, node, retry_ms: retryMs }) {
+  if (refusal === 'duplicate_id' && state.connection.reason !== refusal) {
+    log(strings.log.newId, 'warning');
+    dispatch({ type: 'connection', phase: 'connecting', reason: refusal });
+    tellMesh({ type: 'identity', seed: identity.newSeed() });
+    return;
+  }
+  const before = state.connection;
+  const entry = node && (state.devices.find(({ device }) => device === node) ?? { device: node, name: node.slice(0, 8) });
+  if (connection === 'connected') {
+    if (before.phase !== 'online') {
+      log(strings.log.connected(entry.name));
+      refresh();
+    }
+    if (before.phase !== 'online' || before.node?.name !== entry.name) dispatch({ type: 'connection', phase: 'online', node: entry });
+    return;
+  }
+  if (before.phase === 'online') log(strings.log.disconnected, 'warning');
+  const waiting = retryMs !== undefined && retryMs !== null;
+  dispatch({
+    type: 'connection',
+    phase: waiting || connection === 'refused' ? 'waiting' : 'connecting',
+    retryAt: Date.now() + (retryMs ?? 0),
+    reason: refusal,
+  });
+}
+
+function tellDevices(devices) {
+  const before = new Map(state.devices.map((device) => [device.device, device]));
+  for (const device of devices) {
+    const was = before.get(device.device);
+    if ((!was || was.state === 'lost') && device.state !== 'lost' && device.device !== state.me.device) log(strings.log.joined(device.name));
+    if (was && was.state !== 'lost' && device.state === 'lost') log(strings.log.left(device.name));
+    before.delete(device.device);
+  }
+  for (const gone of before.values()) if (gone.state !== 'lost') log(strings.log.left(gone.name));
+  dispatch({ type: 'devices', devices });
+  const home = state.connection.node;
+  const entry = home && devices.find(({ device }) => device === home.device);
+  if (entry && entry.name !== home.name) dispatch({ type: 'connection', ...state.connection, node: entry });
+}
+
+function tellJob(status) {
+  const before = state.jobs[status.job];
+  dispatch({ type: 'job', job: status });
+  const now = state.jobs[status.job];
+  if (now.state !== before?.state) {
+    log(strings.log.jobState(now, strings.jobs.state[now.state]), now.state === 'failed' ? 'error' : 'info');
+    if (now.job === state.openJob && now.state === 'done') loadResult(now);
+  }
+}
+
+/** What the node knows, asked for once after every connection; news come over the socket. */
+async function refresh() {
+  try {
+    const [devices, jobs] = await Promise.all([api.nodes(), api.jobs()]);
+    tellDevices(devices);
+    dispatch({ type: 'jobs', jobs });
+    if (state.openJob) openJob(state.openJob, false);
+  } catch (error) {
+    log(error.message, 'warning');
+  }
+}
+
+// A phone that nobody looks at is a lost worker; a hidden desktop page goes on.
+
+const handheld = isHandheld();
+
+function visibility() {
+  if (!handheld || !mesh) return;
+  const hidden = document.visibilityState === 'hidden';
+  if (hidden === away) return;
+  away = hidden;
+  tellMesh({ type: hidden ? 'sleep' : 'wake' });
+  if (!hidden) draw();
+}
+
+document.addEventListener('visibilitychange', visibility);
+window.addEventListener('pageshow', (event) => {
+  // Back from the browser's cache: the sockets were closed when the page went there.
+  if (event.persisted) tellMesh({ type: 'wake' });
+});
+window.addEventListener('pagehide', (event) => {
+  tellMesh({ type: event.persisted ? 'sleep' : 'leave' });
+});
+// The countdown to the next try.
+setInterval(() => state.connection.phase === 'waiting' && scheduleDraw(), 500);
+
+// What people do with this page's worker.
+
+function rename(text) {
+  const name = text.trim().slice(0, 64);
+  identity.rememberName(name);
+  const shown = name || identity.name(seed);
+  dispatch({ type: 'me', change: { name: shown } });
+  tellMesh({ type: 'configure', name: shown });
+}
+
+function setThreads(threads) {
+  dispatch({ type: 'me', change: { threads } });
+  tellMesh({ type: 'configure', threads });
+}
+
+function togglePause() {
+  const paused = !state.me.paused;
+  dispatch({ type: 'me', change: { paused } });
+  tellMesh({ type: 'configure', paused });
+}
+
+// What people multiply.
+
+function setPreset(preset) {
+  dispatch({ type: 'preset', preset });
+  if (preset === 'custom') place('dim-rows').focus();
+}
+
+function fillRandom() {
+  const random = (operand) =>
+    sourceOf(state.form, operand) === 'cells'
+      ? { cells: randomCells(state.form, operand) }
+      : sourceOf(state.form, operand) === 'random'
+        ? { seed: newSeed() }
+        : null;
+  dispatch({ type: 'fill', a: random('a'), b: random('b') });
+}
+
+async function setFile(operand, file) {
+  const format = api.fileFormat(file.name);
+  const early = !format ? strings.problem.fileType(file.name) : file.size === 0 ? strings.problem.emptyFile(file.name) : null;
+  if (early) {
+    dispatch({ type: 'submission', submission: { problem: { operand, ...early } } });
+    return;
+  }
+  try {
+    const matrix = await upload(operand, file, format);
+    dispatch({ type: 'submission', submission: {} });
+    dispatch({ type: 'file', operand, file: { name: file.name, matrix } });
+    const problem = checkForm(state.form);
+    if (problem && (problem.field === 'dim-inner' || problem.operand)) dispatch({ type: 'submission', submission: { problem } });
+  } catch (error) {
+    fail(error, operand);
+  }
+}
+
+async function upload(operand, body, format) {
+  const progress = (share) =>
+    dispatch({ type: 'submission', submission: { phase: 'uploading', operand, percent: Math.floor(100 * share) } });
+  progress(0);
+  return api.putMatrix(body, format, progress);
+}
+
+/** Puts what is not there yet, then submits. */
+async function run() {
+  const { form } = state;
+  const problem = checkForm(form);
+  if (problem) {
+    dispatch({ type: 'submission', submission: { problem } });
+    place(problem.field)?.focus();
+    return;
+  }
+  let operand = null;
+  try {
+    const product = { reproducible: form.reproducible };
+    if (form.dtype !== 'auto') product.dtype = form.dtype;
+    if (form.name.trim()) product.name = form.name.trim();
+    for (operand of ['a', 'b']) product[operand] = await operandValue(form, operand);
+    operand = null;
+    dispatch({ type: 'submission', submission: { phase: 'submitting' } });
+    const { job: id } = await api.submit(product);
+    dispatch({ type: 'submitted', job: id });
+    identity.rememberOwnJobs(state.own);
+    log(strings.log.submitted(id));
+    await openJob(id, true);
+    if (state.connection.phase !== 'online') await follow(id);
+  } catch (error) {
+    fail(error, operand);
+  }
+}
+
+/** What the API takes as an operand: nested arrays for cells, else the id of a matrix. */
+async function operandValue(form, operand) {
+  const source = sourceOf(form, operand);
+  if (source === 'cells') return readCells(form, operand).values;
+  if (source === 'file') return form[operand].file.matrix.id;
+  const { rows, cols } = shapeOf(form, operand);
+  const generating = (share) =>
+    dispatch({ type: 'submission', submission: { phase: 'generating', operand, percent: Math.floor(100 * share) } });
+  generating(0);
+  const blob = await randomNpy(rows, cols, form.dtype, form[operand].seed ?? newSeed(), generating);
+  return (await upload(operand, blob, 'npy')).id;
+}
+
+function fail(error, operand) {
+  const known = error instanceof api.ApiProblem;
+  if (!known) console.error(error);
+  const problem = known ? { message: error.message, hint: error.hint } : strings.problem.unexpected(String(error));
+  dispatch({ type: 'submission', submission: { problem: { operand, ...problem } } });
+  log(problem.message, 'error');
+}
+
+// Jobs and results.
+
+async function openJob(id, focus) {
+  dispatch({ type: 'open', job: id });
+  if (!id) return;
+  try {
+    tellJob(await api.job(id));
+    const known = state.jobs[id];
+    if (known.state === 'done' && !state.result) await loadResult(known);
+  } catch (error) {
+    log(error.message, 'warning');
+  }
+  if (focus) {
+    draw();
+    job.section.scrollIntoView({ block: 'nearest' });
+    job.focus();
+  }
+}
+
+/** A page whose browser can not compute has no socket: it asks until the job has ended. */
+async function follow(id) {
+  while (state.openJob === id && !hasEnded(state.jobs[id] ?? {}) && state.connection.phase !== 'online') {
+    tellJob(await api.job(id, WAIT_S));
+  }
+}
+
+async function loadResult({ job: id, rows, cols }) {
+  const complete = rows <= GRID_MAX && cols <= GRID_MAX;
+  try {
+    const data = complete ? (await api.resultJson(id)).data : await api.resultCorner(id, CORNER, CORNER);
+    dispatch({ type: 'result', result: { job: id, rows: data, complete } });
+  } catch (error) {
+    dispatch({ type: 'result', result: { job: id, problem: { message: error.message, hint: error.hint } } });
+  }
+}
+
+async function cancelJob(id) {
+  try {
+    await api.cancel(id);
+    tellJob(await api.job(id));
+  } catch (error) {
+    log(error.message, 'warning');
+  }
+}
+
+/** Copies the table as TSV. There is no clipboard API on plain http, but a selection can be copied. */
+function copyResult(table, done) {
+  const rows = Array.from(table.tBodies[0].rows, (row) => Array.from(row.cells, (cell) => cell.dataset.value));
+  const field = document.createElement('textarea');
+  field.value = rows.map((row) => row.join('\t')).join('\n');
+  document.body.append(field);
+  field.select();
+  if (document.execCommand('copy')) done();
+  field.remove();
+}
+
+draw();

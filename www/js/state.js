@@ -1,0 +1,182 @@
+// What the page knows, as a pure function of events: `reduce(state, event)` returns the next state.
+// Nothing here touches the document, the network or a clock; events carry the time.
+
+/** Cells are typed up to this edge; larger operands are random or files. */
+export const GRID_MAX = 15;
+/** The longest dimension that a matrix may have. */
+export const DIMENSION_MAX = 2 ** 32;
+const LOG_MAX = 200;
+
+export function initialState(device) {
+  return {
+    connection: { phase: 'starting', retryAt: null, reason: null, node: null },
+    me: {
+      device: null,
+      name: device.name,
+      threads: device.threads,
+      threadsMax: device.threadsMax,
+      paused: false,
+      away: false,
+      computing: 0,
+      build: device.build,
+      mflops: null,
+      limit: null,
+    },
+    contribution: { tiles: 0, rows: 0, operations: 0, kernelMs: 0, busyMs: 0, mflops: 0, job: null, lastTile: null },
+    devices: [],
+    jobs: {},
+    own: device.own ?? [],
+    openJob: null,
+    result: null,
+    form: {
+      rows: 2,
+      inner: 3,
+      cols: 2,
+      preset: 'custom',
+      dtype: 'auto',
+      reproducible: false,
+      name: '',
+      a: typed(['1', '2', '3', '4', '5', '6'], 3),
+      b: typed(['7', '8', '9', '10', '11', '12'], 2),
+    },
+    submission: { phase: 'idle', operand: null, percent: 0, problem: null },
+    log: [],
+    logCount: 0,
+  };
+}
+
+/** An operand whose values are typed in, `values` row by row. */
+function typed(values, cols) {
+  const cells = {};
+  values.forEach((text, i) => {
+    cells[`${Math.floor(i / cols)},${i % cols}`] = text;
+  });
+  return { cells, seed: null, file: null };
+}
+
+/** Rows and columns of operand `a` or `b` as the form stands. */
+export function shapeOf(form, operand) {
+  const file = form[operand].file;
+  if (file?.matrix) return { rows: file.matrix.rows, cols: file.matrix.cols };
+  return operand === 'a' ? { rows: form.rows, cols: form.inner } : { rows: form.inner, cols: form.cols };
+}
+
+/** Where operand `a` or `b` comes from: `file`, `cells` or `random`. */
+export function sourceOf(form, operand) {
+  if (form[operand].file) return 'file';
+  const { rows, cols } = shapeOf(form, operand);
+  return rows <= GRID_MAX && cols <= GRID_MAX ? 'cells' : 'random';
+}
+
+/** Jobs for the list: own ones first, then the newest first. */
+export function jobList(state) {
+  const own = new Set(state.own);
+  return Object.values(state.jobs).sort(
+    (x, y) =>
+      own.has(y.job) - own.has(x.job) || (x.submitted < y.submitted ? 1 : x.submitted > y.submitted ? -1 : 0),
+  );
+}
+
+/** A job's state is final. */
+export function hasEnded(job) {
+  return job.state === 'done' || job.state === 'failed' || job.state === 'cancelled';
+}
+
+/** The next state. */
+export function reduce(state, event) {
+  const handler = handlers[event.type];
+  if (!handler) throw new Error(`no such event: ${event.type}`);
+  return handler(state, event);
+}
+
+const handlers = {
+  connection: (state, { phase, retryAt = null, reason = null, node }) => ({
+    ...state,
+    connection: { phase, retryAt, reason, node: node ?? state.connection.node },
+  }),
+
+  me: (state, { change }) => ({ ...state, me: { ...state.me, ...change } }),
+
+  contribution: (state, { contribution }) => ({ ...state, contribution }),
+
+  devices: (state, { devices }) => ({ ...state, devices }),
+
+  // A status replaces an older one; an ended job never runs again.
+  job: (state, { job }) => {
+    const known = state.jobs[job.job];
+    if (known && hasEnded(known) && !hasEnded(job)) return state;
+    if (known && !hasEnded(job) && known.tiles_done > job.tiles_done) return state;
+    return { ...state, jobs: { ...state.jobs, [job.job]: job } };
+  },
+
+  jobs: (state, { jobs }) => {
+    let next = jobs.reduce((before, job) => handlers.job(before, { job }), state);
+    // What the node no longer lists has expired, unless this page just submitted it.
+    const listed = new Set([...jobs.map((job) => job.job), ...state.own, state.openJob]);
+    const kept = Object.entries(next.jobs).filter(([id]) => listed.has(id));
+    return { ...next, jobs: Object.fromEntries(kept) };
+  },
+
+  dimension: (state, { name, value }) => withForm(state, { [name]: value, preset: 'custom' }),
+
+  preset: (state, { preset }) =>
+    withForm(state, preset === 'custom' ? { preset } : { preset, rows: preset, inner: preset, cols: preset }),
+
+  cell: (state, { operand, row, col, text }) =>
+    withOperand(state, operand, { cells: { ...state.form[operand].cells, [`${row},${col}`]: text } }),
+
+  cells: (state, { operand, cells }) =>
+    withOperand(state, operand, { cells: { ...state.form[operand].cells, ...cells } }),
+
+  fill: (state, { a, b }) => {
+    const next = a ? withOperand(state, 'a', a) : state;
+    return b ? withOperand(next, 'b', b) : next;
+  },
+
+  // A file sets the dimensions that belong to it; typed cells come back when it is removed.
+  file: (state, { operand, file }) => {
+    const next = withOperand(state, operand, { file });
+    if (!file?.matrix) return next;
+    const { rows, cols } = file.matrix;
+    const other = operand === 'a' ? state.form.b.file : state.form.a.file;
+    if (operand === 'a') return withForm(next, { rows, ...(other ? {} : { inner: cols }), preset: 'custom' });
+    return withForm(next, { cols, ...(other ? {} : { inner: rows }), preset: 'custom' });
+  },
+
+  option: (state, { name, value }) => withForm(state, { [name]: value }),
+
+  submission: (state, { submission }) => ({
+    ...state,
+    submission: { phase: 'idle', operand: null, percent: 0, problem: null, ...submission },
+  }),
+
+  submitted: (state, { job }) => ({
+    ...state,
+    own: [job, ...state.own].slice(0, 100),
+    openJob: job,
+    result: null,
+    submission: { phase: 'idle', operand: null, percent: 0, problem: null },
+  }),
+
+  open: (state, { job }) => ({ ...state, openJob: job, result: state.result?.job === job ? state.result : null }),
+
+  result: (state, { result }) => (result.job === state.openJob ? { ...state, result } : state),
+
+  log: (state, { text, level = 'info', time }) => ({
+    ...state,
+    log: [{ id: state.logCount, text, level, time }, ...state.log].slice(0, LOG_MAX),
+    logCount: state.logCount + 1,
+  }),
+};
+
+function withForm(state, change) {
+  return {
+    ...state,
+    form: { ...state.form, ...change },
+    submission: { ...state.submission, problem: null },
+  };
+}
+
+function withOperand(state, operand, change) {
+  return withForm(state, { [operand]: { ...state.form[operand], ...change } });
+}

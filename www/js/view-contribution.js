@@ -1,0 +1,94 @@
+// My Node Contribution: what this page has computed, and the controls of its worker.
+
+import { card, h, setAttribute, setText, show } from './dom.js';
+import { duration, number, scaled } from './format.js';
+import { strings } from './strings.js';
+
+const text = strings.contribution;
+
+export function mountContribution(root, actions) {
+  const values = {};
+  const list = h('dl', { class: 'facts' });
+  for (const [name, label] of Object.entries(text.fields)) {
+    values[name] = h('dd', { id: `contribution-${name}`, 'data-testid': `contribution-${name}` });
+    list.append(h('div', { class: `fact fact-${name}` }, h('dt', {}, label), values[name]));
+  }
+  setAttribute(values.status, 'role', 'status');
+
+  const name = h('input', {
+    id: 'device-name',
+    type: 'text',
+    maxlength: 64,
+    autocomplete: 'off',
+    spellcheck: 'false',
+    onchange: () => actions.rename(name.value),
+  });
+  const threads = h('input', {
+    id: 'threads',
+    type: 'range',
+    min: 1,
+    step: 1,
+    oninput: () => setText(threadsText, strings.contribution.threadsOf(threads.value, threads.max)),
+    onchange: () => actions.setThreads(Number(threads.value)),
+  });
+  const threadsText = h('output', { id: 'threads-value', for: 'threads' });
+  const pause = h('button', { id: 'pause', type: 'button', onclick: actions.togglePause });
+  const speed = h('p', { id: 'speed', class: 'quiet' });
+  const unsupported = h('p', { class: 'problem', hidden: true }, text.unsupported);
+
+  root.append(
+    card(
+      'contribution',
+      text.heading,
+      list,
+      unsupported,
+      h(
+        'div',
+        { class: 'controls' },
+        h('label', { class: 'field grow' }, h('span', {}, text.name), name),
+        h('label', { class: 'field grow' }, h('span', { class: 'spread' }, text.threads, threadsText), threads),
+        pause,
+      ),
+      speed,
+    ),
+  );
+
+  return ({ me, contribution, connection, jobs }) => {
+    const job = contribution.job && (jobs[contribution.job] ?? { job: contribution.job });
+    const status = statusOf(me, connection);
+    write('compute-time', duration(contribution.kernelMs / 1000), contribution.kernelMs);
+    write('mflops', number(contribution.mflops), contribution.mflops);
+    write('operations', scaled(contribution.operations), contribution.operations);
+    write('rows', number(contribution.rows), contribution.rows);
+    write('tiles', number(contribution.tiles), contribution.tiles);
+    write('device', me.name, me.device ?? '');
+    write('node', connection.node?.name ?? text.none, connection.node?.device ?? '');
+    write('job', job ? strings.jobs.title(job) : text.none, contribution.job ?? '');
+    write('last-tile', contribution.lastTile ? text.lastTile(contribution.lastTile) : text.none, contribution.lastTile?.tile ?? '');
+    write('status', text.status[status], status);
+
+    if (document.activeElement !== name) name.value = me.name;
+    setAttribute(threads, 'max', me.threadsMax);
+    if (document.activeElement !== threads) threads.value = me.threads;
+    setText(threadsText, text.threadsOf(threads.value, me.threadsMax));
+    setText(pause, me.paused ? text.resume : text.pause);
+    setAttribute(pause, 'aria-pressed', me.paused);
+    show(unsupported, !me.build);
+    pause.disabled = threads.disabled = !me.build;
+    setText(speed, me.mflops ? text.speed(me.mflops, me.limit, me.build) : '');
+  };
+
+  function write(name, shown, raw) {
+    setText(values[name], shown);
+    setAttribute(values[name], 'data-value', raw);
+  }
+}
+
+function statusOf(me, connection) {
+  if (!me.build) return 'unsupported';
+  if (me.away) return 'away';
+  if (connection.phase === 'starting') return 'starting';
+  if (connection.phase !== 'online') return 'offline';
+  if (me.paused) return 'paused';
+  return me.computing > 0 ? 'computing' : 'ready';
+}

@@ -1,0 +1,44 @@
+// The devices of the mesh.
+
+import { card, h, keyed, setAttribute, setText, show, table } from './dom.js';
+import { number } from './format.js';
+import { strings } from './strings.js';
+
+const text = strings.devices;
+
+export function mountDevices(root) {
+  const { element, body } = table('devices-table', text.heading, text.columns);
+  const summary = h('p', { id: 'devices-summary', class: 'quiet' });
+  root.append(card('devices', text.heading, summary, h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': text.heading }, element)));
+
+  return ({ devices, me, connection }) => {
+    const threads = devices.filter((device) => device.state !== 'lost').reduce((sum, device) => sum + device.slots, 0);
+    setText(summary, devices.length ? text.summary(devices.length, threads) : text.empty);
+    show(element, devices.length > 0);
+    keyed(body, devices, (device) => device.device, createRow, (row, device) => {
+      const tag = device.device === me.device ? text.me : device.device === connection.node?.device ? text.home : '';
+      setAttribute(row, 'data-state', device.state);
+      setText(row.cells[0].firstChild, device.name);
+      setText(row.cells[0].lastChild, tag);
+      show(row.cells[0].lastChild, tag !== '');
+      setAttribute(row.cells[0], 'title', device.address);
+      setText(row.cells[1], text.kind[device.kind] ?? device.kind);
+      setText(row.cells[2], number(device.slots));
+      setText(row.cells[3], number(device.mflops));
+      setText(row.cells[4].firstChild, text.state[device.state] ?? device.state);
+      setAttribute(row.cells[4].firstChild, 'data-state', device.state);
+    });
+  };
+}
+
+function createRow(device) {
+  return h(
+    'tr',
+    { 'data-device': device.device },
+    h('th', { scope: 'row' }, h('span', { class: 'name' }), h('span', { class: 'tag' })),
+    h('td'),
+    h('td', { class: 'numeric' }),
+    h('td', { class: 'numeric' }),
+    h('td', {}, h('span', { class: 'state' })),
+  );
+}

@@ -1,0 +1,28 @@
+// The header: which node, and how the connection stands.
+
+import { h, setAttribute, setText, show } from './dom.js';
+import { strings } from './strings.js';
+
+export function mountHeader(root, actions) {
+  const node = h('span', { id: 'node-name', class: 'node-name' });
+  const phase = h('span', { id: 'connection-state', class: 'connection', role: 'status' });
+  const retry = h('button', { id: 'retry', type: 'button', class: 'small', onclick: actions.reconnect }, strings.connection.retry);
+  root.append(
+    h('div', { class: 'brand' }, h('img', { src: '/icons/icon.svg', alt: '', width: 32, height: 32 }), h('h1', {}, strings.title)),
+    h('div', { class: 'where' }, node, phase, retry),
+  );
+
+  return ({ connection, now }) => {
+    setText(node, connection.node ? strings.connection.node(connection.node.name) : '');
+    setAttribute(phase, 'data-state', connection.phase);
+    setText(phase, phaseText(connection, now));
+    show(retry, connection.phase === 'waiting');
+  };
+}
+
+function phaseText({ phase, retryAt, reason }, now) {
+  if (phase !== 'waiting') return strings.connection[phase];
+  const refusal = strings.connection.refused[reason];
+  const countdown = strings.connection.waiting(Math.max(0, Math.ceil((retryAt - now) / 1000)));
+  return refusal ? `${refusal} ${countdown}` : countdown;
+}

@@ -1,0 +1,163 @@
+// The list of jobs, and one job in detail.
+
+import { card, h, keyed, setAttribute, setText, show, table } from './dom.js';
+import { bytes, duration, number, scaled } from './format.js';
+import { strings } from './strings.js';
+import { hasEnded, jobList } from './state.js';
+
+/** Jobs in the list at most; the node keeps them all. */
+const SHOWN_MAX = 50;
+
+export function mountJobs(root, actions) {
+  const list = h('ul', { id: 'jobs-list', class: 'jobs' });
+  const empty = h('p', { class: 'quiet' }, strings.jobs.empty);
+  const more = h('p', { class: 'quiet' });
+  root.append(card('jobs', strings.jobs.heading, empty, list, more));
+
+  return (state) => {
+    const jobs = jobList(state);
+    const own = new Set(state.own);
+    show(empty, jobs.length === 0);
+    show(more, jobs.length > SHOWN_MAX);
+    setText(more, strings.jobs.more(jobs.length - SHOWN_MAX));
+    keyed(list, jobs.slice(0, SHOWN_MAX), (job) => job.job, (job) => createItem(job, actions), (item, job) => {
+      updateItem(item, job, own.has(job.job), state.openJob === job.job);
+    });
+  };
+}
+
+function createItem(job, actions) {
+  return h(
+    'li',
+    { class: 'job', 'data-job': job.job },
+    h(
+      'button',
+      { type: 'button', class: 'job-open', onclick: () => actions.openJob(job.job) },
+      h('span', { class: 'job-title' }),
+      h('span', { class: 'tag' }, strings.jobs.own),
+      h('span', { class: 'job-shape quiet' }),
+      h('span', { class: 'state' }),
+    ),
+    h('progress', { max: 1 }),
+    h('span', { class: 'job-note quiet' }),
+    h('button', { type: 'button', class: 'small job-cancel', onclick: () => actions.cancelJob(job.job) }, strings.jobs.cancel),
+  );
+}
+
+function updateItem(item, job, own, open) {
+  const part = (name) => item.querySelector(name);
+  const title = strings.jobs.title(job);
+  setAttribute(item, 'data-state', job.state);
+  setAttribute(part('.job-open'), 'aria-expanded', open);
+  setText(part('.job-title'), title);
+  show(part('.tag'), own);
+  setText(part('.job-shape'), strings.jobs.shape(job));
+  setText(part('.state'), strings.jobs.state[job.state] ?? job.state);
+  setAttribute(part('.state'), 'data-state', job.state);
+  setAttribute(part('progress'), 'aria-label', `${title}: ${strings.job.progress}`);
+  part('progress').value = share(job);
+  const helped = strings.jobs.active(job.contributions.length);
+  setText(part('.job-note'), hasEnded(job) ? `${strings.jobs.took(job.seconds)}, ${helped}` : `${strings.jobs.tiles(job.tiles_done, job.tiles_total)}, ${helped}`);
+  show(part('.job-cancel'), !hasEnded(job));
+}
+
+function share(job) {
+  return job.tiles_total ? job.tiles_done / job.tiles_total : 0;
+}
+
+export function mountJob(root, actions) {
+  const heading = h('h2', { id: 'job-heading', tabindex: -1 });
+  const state = h('span', { id: 'job-state', class: 'state', role: 'status' });
+  const progress = h('progress', { id: 'progress', max: 1, 'aria-label': strings.job.progress });
+  const percent = h('span', { id: 'progress-text', class: 'numeric' });
+  const error = h('p', { id: 'job-error', class: 'problem', role: 'alert', hidden: true });
+  const facts = {};
+  const list = h('dl', { class: 'facts' });
+  for (const [name, label] of Object.entries(strings.job.facts)) {
+    if (name === 'state') continue;
+    facts[name] = h('dd', { id: `job-${name}` });
+    list.append(h('div', { class: `fact fact-${name}` }, h('dt', {}, label), facts[name]));
+  }
+  const contributions = table('contributions-table', strings.job.contributions, strings.job.columns);
+  const none = h('p', { class: 'quiet' }, strings.job.noContributions);
+  const cancel = h('button', { id: 'job-cancel', type: 'button', onclick: () => actions.cancelJob(section.dataset.job) }, strings.jobs.cancel);
+  const close = h('button', { id: 'job-close', type: 'button', class: 'small', onclick: () => actions.openJob(null) }, strings.job.close);
+  const result = h('div', { id: 'result' });
+  const section = h(
+    'section',
+    { id: 'job', class: 'card', 'aria-labelledby': 'job-heading', hidden: true },
+    h('div', { class: 'row spread' }, heading, h('div', { class: 'row' }, state, close)),
+    h('div', { class: 'row progress-row' }, progress, percent),
+    error,
+    result,
+    list,
+    h('h3', {}, strings.job.contributions),
+    none,
+    h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.job.contributions }, contributions.element),
+    h('div', { class: 'row' }, cancel),
+  );
+  root.append(section);
+
+  const update = (page) => {
+    const job = page.jobs[page.openJob];
+    show(section, Boolean(job));
+    if (!job) return;
+    setAttribute(section, 'data-job', job.job);
+    setText(heading, strings.job.heading(job));
+    setText(state, strings.jobs.state[job.state] ?? job.state);
+    setAttribute(state, 'data-state', job.state);
+    progress.value = share(job);
+    setText(percent, `${Math.floor(100 * share(job))} %`);
+    setAttribute(section, 'data-state', job.state);
+    show(error, Boolean(job.error));
+    setText(error, job.error ?? '');
+    const operations = 2 * job.rows * job.inner * job.cols;
+    setText(facts.shape, strings.jobs.shape(job));
+    setText(facts.tiles, strings.jobs.tiles(job.tiles_done, job.tiles_total));
+    setText(facts.time, duration(job.seconds));
+    setText(facts.speed, job.state === 'done' && job.seconds > 0 ? `${scaled(operations / job.seconds)}flop/s` : strings.contribution.none);
+    setText(facts.coordinator, page.devices.find(({ device }) => device === job.coordinator)?.name ?? job.coordinator.slice(0, 8));
+    setText(facts.traffic, bytes(job.bytes_sent));
+    setText(facts.id, job.job);
+    show(none, job.contributions.length === 0);
+    show(contributions.element, job.contributions.length > 0);
+    updateContributions(contributions.body, job.contributions, page.me.device);
+    show(cancel, !hasEnded(job));
+  };
+  return { update, result, focus: () => heading.focus({ preventScroll: true }), section };
+}
+
+function updateContributions(body, contributions, me) {
+  const all = contributions.reduce((sum, { operations }) => sum + operations, 0);
+  const sorted = [...contributions].sort((x, y) => y.operations - x.operations);
+  keyed(body, sorted, ({ device }) => device, createContribution, (row, part) => {
+    const cells = row.cells;
+    setAttribute(cells[0], 'title', part.user_agent);
+    setText(cells[0].firstChild, part.name);
+    setText(cells[0].lastChild, strings.devices.me);
+    show(cells[0].lastChild, part.device === me);
+    setText(cells[1], strings.devices.kind[part.kind] ?? part.kind);
+    setText(cells[2], number(part.tiles));
+    setText(cells[3], number(part.rows));
+    setText(cells[4], all ? `${number(Math.round((1000 * part.operations) / all) / 10)} %` : '');
+    setText(cells[5], duration(part.compute_ms / 1000));
+    setText(cells[6], duration(part.transfer_ms / 1000));
+    setText(cells[7], number(part.mflops));
+  });
+}
+
+function createContribution(part) {
+  const numeric = () => h('td', { class: 'numeric' });
+  return h(
+    'tr',
+    { 'data-device': part.device },
+    h('th', { scope: 'row' }, h('span', { class: 'name' }), h('span', { class: 'tag' })),
+    h('td'),
+    numeric(),
+    numeric(),
+    numeric(),
+    numeric(),
+    numeric(),
+    numeric(),
+  );
+}
