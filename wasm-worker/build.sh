@@ -4,10 +4,13 @@
 set -eu
 cd "$(dirname "$0")"
 
+# The profile strips names; wasm-bindgen still has to see which features the module uses.
+keep="-C link-arg=--keep-section=target_features"
+
 build() {
     # remap-path-prefix keeps paths of the machine that builds out of the module.
-    RUSTFLAGS="-C target-feature=$2 --remap-path-prefix=$HOME=~" \
-        wasm-pack build --release --no-opt --target web --no-typescript --no-pack --no-gitignore \
+    RUSTFLAGS="-C target-feature=$2 --remap-path-prefix=$HOME=~ $keep" \
+        wasm-pack build --profile wasm --no-opt --target web --no-typescript --no-pack --no-gitignore \
         --out-dir "../www/wasm/$1" . -- --locked
 }
 

@@ -92,8 +92,7 @@ impl MeshSession {
     /// A slot finished a slab of which it is not the last.
     #[wasm_bindgen(js_name = slabDone)]
     pub fn slab_done(&mut self, slot: u32, kernel_ms: f64, now: f64) -> Array {
-        self.0
-            .slab_done(slot, span(kernel_ms), None, instant(now));
+        self.0.slab_done(slot, span(kernel_ms), None, instant(now));
         self.actions()
     }
 

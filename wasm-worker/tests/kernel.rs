@@ -1,0 +1,279 @@
+//! The kernel as compute workers run it, against an oracle of three loops. Runs on the host, and in
+//! headless Chromium with each of the two builds.
+
+use gemmesh_protocol::job::KernelClass;
+use gemmesh_protocol::matrix::{Dtype, ElementType, Grid};
+use gemmesh_protocol::tile::Rect;
+use gemmesh_wasm_worker::task::{Task, TaskError, TaskSpec, placement};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::{wasm_bindgen_test as test, wasm_bindgen_test_configure};
+
+#[cfg(target_arch = "wasm32")]
+wasm_bindgen_test_configure!(run_in_browser);
+
+const F64: ElementType = ElementType {
+    dtype: Dtype::F64,
+    limbs: 1,
+};
+const F32: ElementType = ElementType {
+    dtype: Dtype::F32,
+    limbs: 1,
+};
+const INT: ElementType = ElementType {
+    dtype: Dtype::Int,
+    limbs: 1,
+};
+
+/// Shapes with edges below, at and above the sizes of vectors, registers and blocks.
+const SHAPES: [(u64, u64, u64); 9] = [
+    (1, 1, 1),
+    (1, 7, 1),
+    (2, 3, 2),
+    (5, 4, 3),
+    (8, 8, 8),
+    (17, 33, 9),
+    (31, 257, 15),
+    (1, 300, 65),
+    (130, 19, 67),
+];
+
+#[test]
+fn doubles_are_the_oracles_product() {
+    for shape in SHAPES {
+        let (a, b) = doubles(shape);
+        let c = multiply(
+            spec(KernelClass::Any, shape, F64, 0),
+            &bytes(&a),
+            &bytes(&b),
+        );
+        let c = from_bytes(&c, f64::from_le_bytes);
+        for (found, (expected, bound)) in c.iter().zip(oracle(shape, &a, &b)) {
+            // |error| of a chain of k multiply-adds: at most k·2^-52 of the sum of magnitudes.
+            assert!(
+                (found - expected).abs() <= bound,
+                "{shape:?}: {found} for {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn class_separate_is_bit_equal_to_a_scalar_loop() {
+    for shape in SHAPES {
+        let (a, b) = doubles(shape);
+        let c = multiply(
+            spec(KernelClass::Separate, shape, F64, 0),
+            &bytes(&a),
+            &bytes(&b),
+        );
+        let expected = chain(shape, &a, &b, |a, b, c| a * b + c);
+        assert_eq!(bits(&from_bytes(&c, f64::from_le_bytes)), bits(&expected));
+    }
+}
+
+#[test]
+fn class_separate_of_singles_is_bit_equal_to_a_scalar_loop() {
+    for shape in SHAPES {
+        let (a, b) = doubles(shape);
+        let single = |m: &[f64]| m.iter().map(|&x| x as f32).collect::<Vec<_>>();
+        let (a, b) = (single(&a), single(&b));
+        let c = multiply(
+            spec(KernelClass::Separate, shape, F32, 0),
+            &a.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>(),
+            &b.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>(),
+        );
+        let expected = chain(shape, &a, &b, |a, b, c| a * b + c);
+        let c = from_bytes(&c, f32::from_le_bytes);
+        assert_eq!(
+            c.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+            expected.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn integers_are_exact() {
+    for bits in [3, 26, 31] {
+        for shape in SHAPES {
+            let range = (1i64 << bits) - 1;
+            let integer = |seed| {
+                let mut next = generator(seed);
+                move || (next() * 2.0 * range as f64) as i64 - range
+            };
+            let (mut next_a, mut next_b) = (integer(1), integer(2));
+            let a: Vec<i64> = (0..shape.0 * shape.1).map(|_| next_a()).collect();
+            let b: Vec<i64> = (0..shape.1 * shape.2).map(|_| next_b()).collect();
+            let c = multiply(
+                spec(KernelClass::Exact, shape, INT, bits),
+                &a.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>(),
+                &b.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>(),
+            );
+            // Two limbs hold 2·31 bits and the carries of any of these sums.
+            let c = from_bytes(&c, i128::from_le_bytes);
+            let wide = |m: &[i64]| m.iter().map(|&x| i128::from(x)).collect::<Vec<_>>();
+            let expected = chain(shape, &wide(&a), &wide(&b), |a, b, c| a * b + c);
+            assert_eq!(c, expected, "{bits} bits, {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_go_through() {
+    let shape = (2, 2, 2);
+    let a = [f64::INFINITY, 1.0, f64::NAN, 0.0];
+    let b = [1.0, 0.0, 2.0, 3.0];
+    let c = multiply(
+        spec(KernelClass::Any, shape, F64, 0),
+        &bytes(&a),
+        &bytes(&b),
+    );
+    let c = from_bytes(&c, f64::from_le_bytes);
+    assert_eq!(c[0], f64::INFINITY);
+    assert!(c[1].is_nan() && c[2].is_nan() && c[3].is_nan(), "{c:?}");
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_not_a_trap() {
+    let mut task = Task::default();
+    let edge = 1 << 13;
+    let huge = spec(KernelClass::Any, (edge, edge, 1), F64, 0);
+    assert!(task.begin(&huge).is_ok());
+    let error = task.begin_slab(edge as usize).expect_err("512 MiB of A");
+    assert!(matches!(error, TaskError::TooLarge { .. }), "{error}");
+    // The same worker goes on with the next tile.
+    let one = spec(KernelClass::Any, (1, 1, 1), F64, 0);
+    let block = 3.0f64.to_le_bytes();
+    task.begin(&one).expect("a small tile");
+    task.begin_slab(1).expect("its slab");
+    let all = gemmesh_kernel::Placement::whole(1, 1, 0, 0);
+    task.put_a(&block, all).expect("A");
+    task.put_b(&block, all).expect("B");
+    task.accumulate().expect("product");
+    assert_eq!(task.finish().expect("C"), 9.0f64.to_le_bytes());
+}
+
+/// Computes a whole product as a compute worker does: blocks of the manifest's grid, slabs of 256.
+fn multiply(spec: TaskSpec, a: &[u8], b: &[u8]) -> Vec<u8> {
+    let mut task = Task::default();
+    task.begin(&spec).expect("a tile that fits");
+    let a_grid = Grid::new(spec.rows, spec.inner, spec.a);
+    let b_grid = Grid::new(spec.inner, spec.cols, spec.b);
+    for from in (0..spec.inner).step_by(256) {
+        let depth = 256.min(spec.inner - from);
+        task.begin_slab(depth as usize).expect("a slab that fits");
+        let slab_a = Rect {
+            row: 0,
+            col: from,
+            rows: spec.rows,
+            cols: depth,
+        };
+        for part in a_grid.parts(slab_a) {
+            let block = block(a, &a_grid, spec.inner, spec.a, part.index);
+            task.put_a(&block, placement(&part)).expect("a part of A");
+        }
+        let slab_b = Rect {
+            row: from,
+            col: 0,
+            rows: depth,
+            cols: spec.cols,
+        };
+        for part in b_grid.parts(slab_b) {
+            let block = block(b, &b_grid, spec.cols, spec.b, part.index);
+            task.put_b(&block, placement(&part)).expect("a part of B");
+        }
+        task.accumulate().expect("a full slab");
+    }
+    task.finish().expect("a full tile")
+}
+
+/// The bytes of one block of a row-major matrix.
+fn block(matrix: &[u8], grid: &Grid, cols: u64, element: ElementType, index: u32) -> Vec<u8> {
+    let rect = grid.rect(index.into());
+    let bytes = element.bytes();
+    (rect.row..rect.row + rect.rows)
+        .flat_map(|row| {
+            let start = ((row * cols + rect.col) * bytes) as usize;
+            matrix[start..start + (rect.cols * bytes) as usize].to_vec()
+        })
+        .collect()
+}
+
+fn spec(
+    class: KernelClass,
+    (rows, inner, cols): (u64, u64, u64),
+    element: ElementType,
+    bits: u32,
+) -> TaskSpec {
+    let limbs = if element.dtype == Dtype::Int { 2 } else { 1 };
+    TaskSpec {
+        class,
+        rows,
+        cols,
+        inner,
+        a: element,
+        a_bits: bits,
+        b: element,
+        b_bits: bits,
+        c: ElementType { limbs, ..element },
+    }
+}
+
+fn doubles((rows, inner, cols): (u64, u64, u64)) -> (Vec<f64>, Vec<f64>) {
+    let (mut a, mut b) = (generator(3), generator(4));
+    (
+        (0..rows * inner).map(|_| a() * 2.0 - 1.0).collect(),
+        (0..inner * cols).map(|_| b() * 2.0 - 1.0).collect(),
+    )
+}
+
+/// Each element with the bound of its error.
+fn oracle(shape: (u64, u64, u64), a: &[f64], b: &[f64]) -> Vec<(f64, f64)> {
+    let absolute = |m: &[f64]| m.iter().map(|x| x.abs()).collect::<Vec<_>>();
+    let products = chain(shape, a, b, |a, b, c| a * b + c);
+    let magnitudes = chain(shape, &absolute(a), &absolute(b), |a, b, c| a * b + c);
+    let bound = shape.1 as f64 * f64::EPSILON;
+    let pair = |(product, magnitude)| (product, bound * magnitude);
+    products.into_iter().zip(magnitudes).map(pair).collect()
+}
+
+fn chain<T: Copy + Default>(
+    (rows, inner, cols): (u64, u64, u64),
+    a: &[T],
+    b: &[T],
+    step: impl Fn(T, T, T) -> T,
+) -> Vec<T> {
+    let (rows, inner, cols) = (rows as usize, inner as usize, cols as usize);
+    let mut c = Vec::with_capacity(rows * cols);
+    for i in 0..rows {
+        for j in 0..cols {
+            let add = |sum, k| step(a[i * inner + k], b[k * cols + j], sum);
+            c.push((0..inner).fold(T::default(), add));
+        }
+    }
+    c
+}
+
+fn bytes(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn from_bytes<T, const N: usize>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
+    assert_eq!(bytes.len() % N, 0);
+    let array = |chunk: &[u8]| read(chunk.try_into().expect("a whole element"));
+    bytes.chunks_exact(N).map(array).collect()
+}
+
+fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Numbers from 0 to 1 (Knuth's 64-bit linear congruential generator, upper bits).
+fn generator(seed: u64) -> impl FnMut() -> f64 {
+    let mut state = seed;
+    move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
