@@ -43,9 +43,8 @@ export function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${pad(Math.floor(whole / 60) % 60)} min`;
 }
 
-/** A double with the fewest digits that read back the same, in at most about 12 characters. */
+/** A double with the fewest digits that read back the same if they are few, else with eight. */
 export function element(value) {
-  if (typeof value !== 'number') return String(value);
   const text = String(value);
-  return text.length <= 12 ? text : String(Number(value.toPrecision(8)));
+  return text.length <= 10 ? text : String(Number(value.toPrecision(8)));
 }

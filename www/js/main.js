@@ -19,6 +19,8 @@ import { mountResult } from './view-result.js';
 const CORNER = 8;
 /** The longest that a form waits for an answer about a job whose news do not come over the socket. */
 const WAIT_S = 20;
+/** How often a page that can not compute asks for news. */
+const REFRESH_MS = 5_000;
 
 const seed = identity.seed();
 const build = detectBuild(new URLSearchParams(location.search).get('build'));
@@ -427,3 +429,6 @@ function copyResult(table, done) {
 }
 
 draw();
+refresh();
+// Without a socket nothing tells what happens.
+if (!mesh) setInterval(refresh, REFRESH_MS);

@@ -76,7 +76,7 @@ export const strings = {
     heading: 'Multiply',
     presets: 'Size',
     custom: 'Custom',
-    square: (n) => `${n} × ${n}`,
+    square: (n) => `${n}×${n}`,
     rows: 'Rows of A',
     inner: 'Columns of A = rows of B',
     cols: 'Columns of B',
