@@ -9,6 +9,7 @@ pub mod matrices;
 pub mod netns;
 pub mod node;
 pub mod raw;
+#[cfg(target_os = "linux")]
 pub mod readme;
 pub mod wait;
 
