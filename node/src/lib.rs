@@ -3,4 +3,6 @@
 
 pub mod config;
 pub mod error;
+pub mod files;
 pub mod net;
+pub mod store;

@@ -1,0 +1,258 @@
+//! What is there, in memory: loaded at start, changed by the writer's thread (and, for the times
+//! of use, by readers).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use gemmesh_protocol::id::{JobId, MatrixId};
+use gemmesh_protocol::job::JobHeader;
+use gemmesh_protocol::matrix::Manifest;
+use gemmesh_protocol::time::WallTime;
+use rusqlite::Connection;
+
+use super::budget::{Budget, Reservation};
+use super::layout::Directory;
+use super::tiles::{Counters, ResultFile};
+use super::{Missing, StoreError};
+
+/// The most matrices: an entry of a small one takes about 500 bytes of memory.
+const MATRICES_MAX: usize = 100_000;
+/// Files of matrices that are kept open.
+const OPEN_MAX: usize = 64;
+
+/// A matrix.
+pub(crate) struct Entry {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) file: String,
+    pub(crate) used: WallTime,
+    /// `used` is later than in the database.
+    pub(crate) touched: bool,
+    /// Jobs under way of which it is an operand.
+    pub(crate) pins: u32,
+    pub(crate) damaged: Option<String>,
+    _reservation: Reservation,
+}
+
+/// A job.
+pub(crate) struct JobEntry {
+    pub(crate) a: MatrixId,
+    pub(crate) b: MatrixId,
+    pub(crate) ended: Option<WallTime>,
+    pub(crate) result: Option<MatrixId>,
+    /// Takes tiles until the job has a result or has ended.
+    pub(crate) file: Option<(Arc<ResultFile>, Reservation)>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Catalog {
+    pub(crate) matrices: BTreeMap<MatrixId, Entry>,
+    pub(crate) jobs: BTreeMap<JobId, JobEntry>,
+    /// Ids of matrices and jobs whose time is over, and since when.
+    pub(crate) tombstones: BTreeMap<Vec<u8>, WallTime>,
+    open: VecDeque<(String, Arc<File>)>,
+}
+
+impl Catalog {
+    /// The matrix `id`, used at `now`.
+    pub(crate) fn touch(&mut self, id: MatrixId, now: WallTime) -> Result<&Entry, Missing> {
+        let missing = self.missing(&id.0);
+        let entry = self.matrices.get_mut(&id).ok_or(missing)?;
+        if let Some(why) = &entry.damaged {
+            return Err(Missing::Corrupt(why.clone()));
+        }
+        entry.used = entry.used.max(now);
+        entry.touched = true;
+        Ok(entry)
+    }
+
+    /// Why something with this id is not there.
+    pub(crate) fn missing(&self, id: &[u8]) -> Missing {
+        match self.tombstones.contains_key(id) {
+            true => Missing::Expired,
+            false => Missing::Unknown,
+        }
+    }
+
+    pub(crate) fn check_room(&self) -> Result<(), StoreError> {
+        match self.matrices.len() < MATRICES_MAX {
+            true => Ok(()),
+            false => Err(StoreError::TooMany(self.matrices.len())),
+        }
+    }
+
+    /// Adds a matrix; returns the file of the damaged one that it replaces.
+    pub(crate) fn insert(
+        &mut self,
+        id: MatrixId,
+        manifest: Arc<Manifest>,
+        file: String,
+        reservation: Reservation,
+        now: WallTime,
+    ) -> Option<String> {
+        self.tombstones.remove(&id.0[..]);
+        let pins = self.matrices.get(&id).map_or(0, |entry| entry.pins);
+        let entry = Entry {
+            manifest,
+            file,
+            used: now,
+            touched: false,
+            pins,
+            damaged: None,
+            _reservation: reservation,
+        };
+        let replaced = self.matrices.insert(id, entry)?;
+        self.open.retain(|(name, _)| *name != replaced.file);
+        Some(replaced.file)
+    }
+
+    /// Removes a matrix; returns the name of its file.
+    pub(crate) fn remove(&mut self, id: MatrixId, now: WallTime) -> Option<String> {
+        let entry = self.matrices.remove(&id)?;
+        self.open.retain(|(name, _)| *name != entry.file);
+        self.tombstones.insert(id.0.to_vec(), now);
+        Some(entry.file)
+    }
+
+    pub(crate) fn damaged(&mut self, id: MatrixId, why: &str) {
+        if let Some(entry) = self.matrices.get_mut(&id) {
+            entry.damaged.get_or_insert_with(|| why.to_owned());
+        }
+    }
+
+    /// Changes the number of jobs under way that need this matrix.
+    pub(crate) fn pin(&mut self, id: MatrixId, up: bool) {
+        if let Some(entry) = self.matrices.get_mut(&id) {
+            entry.pins = match up {
+                true => entry.pins + 1,
+                false => entry
+                    .pins
+                    .checked_sub(1)
+                    .expect("pins are counted in pairs"),
+            };
+        }
+    }
+
+    /// An open file, moved to the front.
+    pub(crate) fn open_file(&mut self, name: &str) -> Option<Arc<File>> {
+        let at = self.open.iter().position(|(open, _)| open == name)?;
+        let found = self.open.remove(at)?;
+        let file = found.1.clone();
+        self.open.push_front(found);
+        Some(file)
+    }
+
+    pub(crate) fn keep_open(&mut self, name: String, file: Arc<File>) {
+        self.open.retain(|(open, _)| *open != name);
+        self.open.push_front((name, file));
+        self.open.truncate(OPEN_MAX);
+    }
+
+    /// Whether a file belongs to a matrix or to a job under way.
+    pub(crate) fn has_file(&self, name: &str) -> bool {
+        self.matrices.values().any(|entry| entry.file == name)
+            || self
+                .jobs
+                .values()
+                .any(|job| job.file.as_ref().is_some_and(|(file, _)| file.name == name))
+    }
+}
+
+/// Reads the catalog from the database, opens the files of jobs under way.
+pub(crate) fn load(
+    connection: &Connection,
+    blocks: &Arc<Directory>,
+    budget: &Arc<Budget>,
+    counters: &Arc<Counters>,
+) -> Result<Catalog, StoreError> {
+    let mut catalog = Catalog::default();
+    let mut statement =
+        connection.prepare("SELECT id, manifest, file, bytes, used_ms FROM matrices")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let manifest: Manifest = unpack(&row.get::<_, Vec<u8>>(1)?)?;
+        let used = WallTime(row.get::<_, i64>(4)? as u64);
+        let reservation = budget.charge(row.get::<_, i64>(3)? as u64);
+        let id = MatrixId(row.get(0)?);
+        catalog.insert(id, Arc::new(manifest), row.get(2)?, reservation, used);
+    }
+    let mut statement = connection.prepare("SELECT id, since_ms FROM tombstones")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let since = WallTime(row.get::<_, i64>(1)? as u64);
+        catalog.tombstones.insert(row.get(0)?, since);
+    }
+    let mut statement =
+        connection.prepare("SELECT job, header, a, b, file, result, ended_ms FROM jobs")?;
+    let mut tiles = connection.prepare("SELECT tile FROM tiles WHERE job = ?1")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let job = JobId(row.get(0)?);
+        let (a, b) = (MatrixId(row.get(2)?), MatrixId(row.get(3)?));
+        let result = row.get::<_, Option<[u8; 32]>>(5)?.map(MatrixId);
+        let ended = row.get::<_, Option<i64>>(6)?.map(|ms| WallTime(ms as u64));
+        let mut file = None;
+        if ended.is_none() {
+            catalog.pin(a, true);
+            catalog.pin(b, true);
+        }
+        if ended.is_none() && result.is_none() {
+            let header: JobHeader = unpack(&row.get::<_, Vec<u8>>(1)?)?;
+            let done = tiles
+                .query_map([&job.0[..]], |row| row.get(0))?
+                .collect::<Result<_, rusqlite::Error>>()?;
+            let opened = open_result(&header, row.get(4)?, blocks, done, counters)?;
+            let reservation = budget.charge(opened.bytes());
+            file = Some((Arc::new(opened), reservation));
+        }
+        let entry = JobEntry {
+            a,
+            b,
+            ended,
+            result,
+            file,
+        };
+        catalog.jobs.insert(job, entry);
+    }
+    Ok(catalog)
+}
+
+/// The file of a job under way. It may not be there: it is made before the job's row is committed,
+/// but its name becomes durable with the first tile.
+fn open_result(
+    header: &JobHeader,
+    name: String,
+    blocks: &Arc<Directory>,
+    done: std::collections::BTreeSet<u32>,
+    counters: &Arc<Counters>,
+) -> Result<ResultFile, StoreError> {
+    let doing = |error| StoreError::io("opening the result of a job", error);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(blocks.file(&name))
+        .map_err(doing)?;
+    let result = ResultFile {
+        job: header.job,
+        tiling: header.tiling,
+        element: header.element,
+        file,
+        name,
+        directory: blocks.clone(),
+        done: Mutex::new(done),
+        named: AtomicBool::new(false),
+        counters: counters.clone(),
+    };
+    result.file.set_len(result.bytes()).map_err(doing)?;
+    Ok(result)
+}
+
+/// What [`super::pack`] packed.
+pub(crate) fn unpack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    rmp_serde::from_slice(bytes)
+        .map_err(|error| StoreError::Database(format!("a record does not decode: {error}")))
+}
