@@ -1,8 +1,18 @@
 //! The native program of gemmesh: sockets, disk, clock, threads and terminal around the
 //! `gemmesh-protocol` engine and the `gemmesh-kernel` arithmetic.
 
+pub mod app;
+pub mod compute;
 pub mod config;
+mod driver;
 pub mod error;
 pub mod files;
+pub mod identity;
+mod link;
+mod metrics;
 pub mod net;
+pub mod os;
+pub mod serve;
 pub mod store;
+mod submit;
+mod verify;

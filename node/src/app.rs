@@ -1,0 +1,346 @@
+//! The node as its HTTP side sees it: a cheap handle. Questions are answered from what the driver
+//! last published; changes go to the driver as events.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use gemmesh_protocol::id::{DeviceId, JobId, MatrixId};
+use gemmesh_protocol::io::{Door, LinkId};
+use gemmesh_protocol::matrix::Dtype;
+use gemmesh_protocol::message::Refusal;
+use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::NodeConfig;
+use crate::driver::Event;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::{link, os, submit};
+
+/// The longest that a registration may take.
+const REGISTER_LIMIT: Duration = Duration::from_millis(4_500);
+
+/// What the driver publishes.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// Own jobs and those that other nodes told of.
+    pub(crate) jobs: BTreeMap<JobId, JobView>,
+    /// Every device, this one included.
+    pub(crate) devices: Vec<DeviceEntry>,
+}
+
+/// A job as last heard of.
+#[derive(Debug, Clone)]
+pub(crate) struct JobView {
+    pub(crate) status: JobStatus,
+    /// When `status` was made, for the running clock of a job.
+    pub(crate) at: gemmesh_protocol::time::Instant,
+    pub(crate) own: bool,
+}
+
+/// What a user asks for.
+#[derive(Debug, Clone)]
+pub struct SubmitRequest {
+    /// The left factor.
+    pub a: MatrixId,
+    /// The right factor.
+    pub b: MatrixId,
+    /// The element type; by default that of the operands.
+    pub dtype: Option<Dtype>,
+    /// The same bits whichever devices compute.
+    pub reproducible: bool,
+    /// A name for people.
+    pub name: String,
+}
+
+/// An accepted job.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// The job.
+    pub job: JobId,
+    /// Marks its owner.
+    pub token: String,
+}
+
+/// A handle on the running node.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) config: NodeConfig,
+    pub(crate) device: DeviceId,
+    pub(crate) store: Store,
+    pub(crate) port: u16,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) view: Arc<RwLock<View>>,
+    pub(crate) changes: watch::Sender<u64>,
+    pub(crate) links: AtomicU64,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// What this node was told.
+    pub fn config(&self) -> &NodeConfig {
+        &self.0.config
+    }
+
+    /// This device.
+    pub fn device(&self) -> DeviceId {
+        self.0.device
+    }
+
+    /// Jobs and matrices.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The port that is listened on.
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// `HOST:PORT` where this node listens, best first.
+    pub fn addresses(&self) -> Vec<String> {
+        self.0.addresses.clone()
+    }
+
+    /// Counters and gauges.
+    pub(crate) fn counters(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Prometheus text.
+    pub fn metrics(&self) -> String {
+        let view = self.view();
+        self.0.metrics.render(&view)
+    }
+
+    /// Cancelled when the node is asked to stop.
+    pub fn shutdown(&self) -> CancellationToken {
+        self.0.shutdown.clone()
+    }
+
+    /// Whether jobs are taken.
+    pub fn is_ready(&self) -> bool {
+        !self.0.shutdown.is_cancelled() && !self.0.events.is_closed()
+    }
+
+    /// Takes a job: checks the operands, brings them to one element type, and makes the job
+    /// durable before it returns.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or why no job can be taken.
+    pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ApiError> {
+        submit::submit(self, request).await
+    }
+
+    /// All jobs that this node knows of, own and other nodes', oldest first.
+    pub fn jobs(&self) -> Vec<JobStatus> {
+        let mut jobs: Vec<_> = self.view().jobs.values().map(JobView::now).collect();
+        jobs.sort_by_key(|job| (job.submitted, job.job));
+        jobs
+    }
+
+    /// The last known status of a job, own or another node's.
+    pub fn job(&self, job: JobId) -> Option<JobStatus> {
+        self.view().jobs.get(&job).map(JobView::now)
+    }
+
+    /// Whether this node coordinates a job.
+    pub fn coordinates(&self, job: JobId) -> bool {
+        self.view().jobs.get(&job).is_some_and(|view| view.own)
+    }
+
+    /// The status of a job as soon as it has ended, or after `limit`.
+    pub async fn wait_job(&self, job: JobId, limit: Duration) -> Option<JobStatus> {
+        let mut changes = self.0.changes.subscribe();
+        let ended = async {
+            while self.job(job).is_some_and(|status| !status.state.has_ended()) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = tokio::time::sleep(limit) => {}
+            () = self.0.shutdown.cancelled() => {}
+        }
+        self.job(job)
+    }
+
+    /// Resolves after the next change of jobs or devices.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Where the coordinator of another node's job listens.
+    pub fn coordinator_address(&self, job: JobId) -> Option<String> {
+        let view = self.view();
+        let coordinator = view.jobs.get(&job)?.status.coordinator;
+        let entry = view.devices.iter().find(|entry| entry.device == coordinator)?;
+        (entry.state != DeviceState::Lost).then(|| entry.address.clone())
+    }
+
+    /// Where the other live nodes listen.
+    pub fn peer_addresses(&self) -> Vec<String> {
+        let view = self.view();
+        let peers = view.devices.iter().filter(|entry| {
+            entry.kind == DeviceKind::Native
+                && entry.device != self.device()
+                && entry.state != DeviceState::Lost
+        });
+        peers.map(|entry| entry.address.clone()).collect()
+    }
+
+    /// Cancels a job that this node coordinates; the status is the one after that. A job that has
+    /// ended stays as it is.
+    ///
+    /// # Errors
+    /// 404 when this node does not coordinate such a job.
+    pub async fn cancel(&self, job: JobId) -> Result<JobStatus, ApiError> {
+        let unknown = || {
+            ApiError::new(
+                404,
+                "unknown_job",
+                format!("there is no job {job} at this node"),
+                "GET /api/jobs lists the jobs of the mesh",
+            )
+        };
+        if !self.coordinates(job) {
+            return Err(unknown());
+        }
+        let (reply, answer) = oneshot::channel();
+        if self.tell(Event::Cancel { job, reply }).await {
+            // The driver answers once the job has ended; it may be gone before that.
+            let _ = answer.await;
+        }
+        self.job(job).ok_or_else(unknown)
+    }
+
+    /// Every device of the mesh, this one included.
+    pub fn devices(&self) -> Vec<DeviceEntry> {
+        self.view().devices.clone()
+    }
+
+    /// Makes the node at `host`:`port` a member, and keeps dialling it.
+    ///
+    /// # Errors
+    /// 422 with the reason, within 5 s.
+    pub async fn register(&self, host: &str, port: u16) -> Result<DeviceEntry, ApiError> {
+        let address = match host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port).to_string(),
+            Err(_) => format!("{host}:{port}"),
+        };
+        let refused = |why: String| {
+            ApiError::new(
+                422,
+                "not_registered",
+                format!("{address} did not become a member: {why}"),
+                "check that `gemmesh serve` runs there, the port, and that no firewall is between",
+            )
+        };
+        let (reply, answer) = oneshot::channel();
+        if !self.tell(Event::Register { address: address.clone(), reply }).await {
+            return Err(refused("this node is stopping".to_owned()));
+        }
+        let device = match tokio::time::timeout(REGISTER_LIMIT, answer).await {
+            Ok(Ok(Ok(device))) => device,
+            Ok(Ok(Err(why))) => return Err(refused(why)),
+            Ok(Err(_)) => return Err(refused("this node is stopping".to_owned())),
+            Err(_) => return Err(refused("nothing answered in time".to_owned())),
+        };
+        let entry = self.view().devices.iter().find(|entry| entry.device == device).cloned();
+        entry.ok_or_else(|| refused("it left at once".to_owned()))
+    }
+
+    /// Something was found on the network that may be a node.
+    pub fn hint(&self, address: String, device: Option<DeviceId>) {
+        // When the driver is this far behind, the next announcement will do.
+        let _ = self.0.events.try_send(Event::Hint { address, device, keep: false });
+    }
+
+    /// Dialling `address` failed.
+    pub async fn dial_failed(&self, address: String, reason: String) {
+        self.tell(Event::DialFailed { address, reason }).await;
+    }
+
+    /// The addresses of connected nodes: pages served by them may open `/ws` here.
+    pub fn member_ips(&self) -> Vec<IpAddr> {
+        let view = self.view();
+        let live = view.devices.iter().filter(|entry| {
+            entry.kind == DeviceKind::Native && entry.state != DeviceState::Lost
+        });
+        live.filter_map(|entry| Some(entry.address.parse::<SocketAddr>().ok()?.ip())).collect()
+    }
+
+    /// Pumps one WebSocket of binary messages until it closes.
+    pub async fn run_link<S, R, E>(
+        self,
+        door: Door,
+        dialled: Option<String>,
+        peer: SocketAddr,
+        sink: S,
+        stream: R,
+    ) where
+        S: Sink<Bytes, Error = E>,
+        R: Stream<Item = Result<Bytes, E>>,
+        E: Display,
+    {
+        link::run(self, door, dialled, peer, sink, stream).await;
+    }
+
+    /// Tells the driver. `false` when it has stopped.
+    pub(crate) async fn tell(&self, event: Event) -> bool {
+        self.0.events.send(event).await.is_ok()
+    }
+
+    pub(crate) fn next_link(&self) -> LinkId {
+        LinkId(self.0.links.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.0.view.read().expect("the view is only replaced, never left half-made")
+    }
+}
+
+impl JobView {
+    /// The status with the clock of a running job moved on.
+    fn now(&self) -> JobStatus {
+        let mut status = self.status.clone();
+        if !status.state.has_ended() {
+            status.seconds += (os::now() - self.at).as_secs_f64();
+        }
+        status
+    }
+}
+
+/// Why a link was refused, for people.
+pub(crate) fn refusal_text(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Version => "it runs another version of gemmesh; update the older one",
+        Refusal::Mesh => "it belongs to another mesh; give both the same --mesh",
+        Refusal::DuplicateId => {
+            "another device with the same id is connected; was the data directory copied? \
+             Remove identity.key from one of them"
+        }
+        Refusal::Myself => "that is this node itself",
+        Refusal::DuplicateLink => "it is connected already",
+        Refusal::Malformed => "it does not speak gemmesh's protocol",
+        Refusal::Full => "the mesh is full",
+    }
+}

@@ -1,0 +1,205 @@
+//! The slots of this node's worker: one thread each, one tile at a time.
+
+use std::sync::mpsc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use gemmesh_kernel::gemm::Class;
+use gemmesh_kernel::tile::{Element, Placement, TileProduct, TileSpec};
+use gemmesh_protocol::io::{SlabTask, TileShape};
+use gemmesh_protocol::job::KernelClass;
+use gemmesh_protocol::matrix::{Dtype, Part};
+use gemmesh_protocol::time::Span;
+
+/// A slab with the bytes of its blocks.
+pub struct SlabWork {
+    /// What to compute.
+    pub task: SlabTask,
+    /// Tells answers of an aborted task from those of the present one.
+    pub generation: u64,
+    /// Blocks of A's slab, in the order of `task.a`.
+    pub a: Vec<Bytes>,
+    /// Blocks of B's slab, in the order of `task.b`.
+    pub b: Vec<Bytes>,
+}
+
+/// What became of a slab.
+pub struct SlabOutcome {
+    /// The slot.
+    pub slot: u32,
+    /// From [`SlabWork::generation`].
+    pub generation: u64,
+    /// Kernel time, and C after the last slab; `Err` when the slot could not compute.
+    pub outcome: Result<(Span, Option<Bytes>), String>,
+}
+
+/// The threads. Dropping it lets each end after its present slab.
+pub struct Slots {
+    senders: Vec<mpsc::Sender<SlabWork>>,
+}
+
+impl Slots {
+    /// Starts `count` threads that answer on `outcomes`.
+    pub fn start(count: u32, outcomes: tokio::sync::mpsc::UnboundedSender<SlabOutcome>) -> Self {
+        let senders = (0..count)
+            .map(|slot| {
+                // The engine gives a slot one slab at a time, so the queue stays short.
+                let (sender, receiver) = mpsc::channel();
+                let outcomes = outcomes.clone();
+                std::thread::Builder::new()
+                    .name(format!("slot-{slot}"))
+                    .spawn(move || run(&receiver, &outcomes))
+                    .expect("the system can start a thread");
+                sender
+            })
+            .collect();
+        Self { senders }
+    }
+
+    /// Gives a slot its next slab.
+    pub fn compute(&self, work: SlabWork) {
+        let slot = work.task.slot as usize;
+        self.senders[slot].send(work).expect("slots live as long as their sender");
+    }
+}
+
+/// One slot's life.
+fn run(
+    receiver: &mpsc::Receiver<SlabWork>,
+    outcomes: &tokio::sync::mpsc::UnboundedSender<SlabOutcome>,
+) {
+    let mut tile = None;
+    while let Ok(work) = receiver.recv() {
+        let outcome = slab(&mut tile, &work).map_err(|error| error.to_string());
+        if outcome.is_err() {
+            tile = None;
+        }
+        let outcome = SlabOutcome { slot: work.task.slot, generation: work.generation, outcome };
+        if outcomes.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
+/// C += A·B for one slab. The clock runs around the kernel alone.
+fn slab(
+    tile: &mut Option<TileProduct>,
+    work: &SlabWork,
+) -> Result<(Span, Option<Bytes>), gemmesh_kernel::KernelError> {
+    let task = &work.task;
+    if task.first {
+        let spec = spec(&task.shape, task.class);
+        match tile {
+            Some(tile) => tile.reset(spec)?,
+            None => *tile = Some(TileProduct::new(spec)?),
+        }
+    }
+    let tile = tile.as_mut().expect("the first slab of a tile comes first");
+    tile.begin_slab((task.to - task.from) as usize)?;
+    for ((_, part), bytes) in task.a.iter().zip(&work.a) {
+        tile.put_a(bytes, placement(part))?;
+    }
+    for ((_, part), bytes) in task.b.iter().zip(&work.b) {
+        tile.put_b(bytes, placement(part))?;
+    }
+    let start = Instant::now();
+    tile.accumulate()?;
+    let result = if task.last { Some(Bytes::from(tile.finish()?)) } else { None };
+    Ok((Span(start.elapsed().as_micros() as u64), result))
+}
+
+/// The kernel's view of a tile.
+pub fn spec(shape: &TileShape, class: KernelClass) -> TileSpec {
+    let element = match shape.c.dtype {
+        Dtype::F64 => Element::F64,
+        Dtype::F32 => Element::F32,
+        Dtype::Int => Element::Int {
+            a_limbs: shape.a.limbs,
+            b_limbs: shape.b.limbs,
+            c_limbs: shape.c.limbs,
+            a_bits: shape.a_bits,
+            b_bits: shape.b_bits,
+        },
+    };
+    TileSpec {
+        element,
+        class: kernel_class(class),
+        rows: shape.rows as usize,
+        cols: shape.cols as usize,
+        inner: shape.inner as usize,
+    }
+}
+
+/// The kernel's name of a class; exact products have one way only.
+pub fn kernel_class(class: KernelClass) -> Class {
+    match class {
+        KernelClass::Any | KernelClass::Exact => Class::Any,
+        KernelClass::Fused => Class::Fused,
+        KernelClass::Separate => Class::Separate,
+    }
+}
+
+/// The kernel's view of a part.
+pub fn placement(part: &Part) -> Placement {
+    Placement {
+        src_row_len: part.block_cols as usize,
+        src_row: part.src_row as usize,
+        src_col: part.src_col as usize,
+        rows: part.rows as usize,
+        cols: part.cols as usize,
+        dst_row: part.dst_row as usize,
+        dst_col: part.dst_col as usize,
+    }
+}
+
+/// Kernel speed of this device in MFLOPS, all `threads` together: f64 products of edge 192 in
+/// each thread for about 20 ms.
+pub fn measure(threads: u32) -> f64 {
+    const EDGE: usize = 192;
+    let speeds = std::thread::scope(|scope| {
+        let probes: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let shape = TileShape {
+                        rows: EDGE as u64,
+                        cols: EDGE as u64,
+                        inner: EDGE as u64,
+                        a: gemmesh_protocol::matrix::ElementType { dtype: Dtype::F64, limbs: 1 },
+                        a_bits: 0,
+                        b: gemmesh_protocol::matrix::ElementType { dtype: Dtype::F64, limbs: 1 },
+                        b_bits: 0,
+                        c: gemmesh_protocol::matrix::ElementType { dtype: Dtype::F64, limbs: 1 },
+                    };
+                    let mut tile = TileProduct::new(spec(&shape, KernelClass::Any)).ok()?;
+                    let ones: Vec<u8> =
+                        1f64.to_le_bytes().iter().copied().cycle().take(EDGE * EDGE * 8).collect();
+                    let whole = Placement {
+                        src_row_len: EDGE,
+                        src_row: 0,
+                        src_col: 0,
+                        rows: EDGE,
+                        cols: EDGE,
+                        dst_row: 0,
+                        dst_col: 0,
+                    };
+                    tile.begin_slab(EDGE).ok()?;
+                    tile.put_a(&ones, whole).ok()?;
+                    tile.put_b(&ones, whole).ok()?;
+                    tile.accumulate().ok()?;
+                    let (start, mut products) = (Instant::now(), 0u32);
+                    while start.elapsed().as_millis() < 20 {
+                        tile.begin_slab(EDGE).ok()?;
+                        tile.put_a(&ones, whole).ok()?;
+                        tile.put_b(&ones, whole).ok()?;
+                        tile.accumulate().ok()?;
+                        products += 1;
+                    }
+                    let operations = 2.0 * (EDGE as f64).powi(3) * f64::from(products);
+                    Some(operations / start.elapsed().as_secs_f64() / 1e6)
+                })
+            })
+            .collect();
+        probes.into_iter().map(|probe| probe.join().ok().flatten()).collect::<Vec<_>>()
+    });
+    speeds.into_iter().flatten().sum()
+}

@@ -1,0 +1,214 @@
+//! One WebSocket as the driver sees it: frames in, frames out, blocks served at the link's pace.
+//!
+//! A link holds at most [`QUEUE_BYTES_MAX`] of frames waiting to be sent and one block that is
+//! being served. A peer that lets more pile up, or takes longer than [`SEND_LIMIT`] for one frame,
+//! is dropped: its leases go back and nobody else notices.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use gemmesh_protocol::codec;
+use gemmesh_protocol::id::{DeviceId, JobId, MatrixId};
+use gemmesh_protocol::io::{Door, LinkId};
+use gemmesh_protocol::job::Operand;
+use gemmesh_protocol::message::{Header, Message};
+use tokio::sync::mpsc;
+
+use crate::app::App;
+use crate::driver::Event;
+
+/// Frames waiting to be sent on one link: a few results or relayed blocks, and news.
+const QUEUE_BYTES_MAX: usize = 96 << 20;
+/// Blocks asked for and not yet served on one link: both operands of a large job, once over.
+const SERVE_BLOCKS_MAX: usize = 1 << 17;
+/// The longest that one frame may take to leave.
+const SEND_LIMIT: Duration = Duration::from_secs(15);
+
+/// Blocks to read and send.
+pub struct ServeRequest {
+    /// The matrix to read from.
+    pub matrix: MatrixId,
+    /// Who asked.
+    pub to: DeviceId,
+    /// For which job.
+    pub job: JobId,
+    /// Which factor.
+    pub operand: Operand,
+    /// Which blocks.
+    pub blocks: VecDeque<u32>,
+}
+
+enum Outgoing {
+    Frame(Header, Option<Bytes>),
+    Serve(ServeRequest),
+    Close,
+}
+
+/// The driver's end of a link.
+pub struct LinkQueue {
+    sender: mpsc::UnboundedSender<Outgoing>,
+    bytes: Arc<AtomicUsize>,
+    blocks: Arc<AtomicUsize>,
+}
+
+impl LinkQueue {
+    /// Queues a frame. `false` when the link is gone or can not keep up.
+    pub fn send(&self, header: Header, payload: Option<Bytes>) -> bool {
+        let bytes = payload.as_ref().map_or(256, |payload| payload.len().max(256));
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
+            return false;
+        }
+        self.sender.send(Outgoing::Frame(header, payload)).is_ok()
+    }
+
+    /// Queues blocks. `false` when the link is gone or too many are asked for at once.
+    pub fn serve(&self, request: ServeRequest) -> bool {
+        let blocks = request.blocks.len();
+        if self.blocks.fetch_add(blocks, Ordering::Relaxed) + blocks > SERVE_BLOCKS_MAX {
+            return false;
+        }
+        self.sender.send(Outgoing::Serve(request)).is_ok()
+    }
+
+    /// Closes the link after what was queued before.
+    pub fn close(&self) {
+        // A link that is gone already needs no closing.
+        let _ = self.sender.send(Outgoing::Close);
+    }
+}
+
+/// Pumps one WebSocket of binary messages until either side ends it.
+pub async fn run<S, R, E>(
+    app: App,
+    door: Door,
+    dialled: Option<String>,
+    peer: SocketAddr,
+    sink: S,
+    stream: R,
+) where
+    S: Sink<Bytes, Error = E>,
+    R: Stream<Item = Result<Bytes, E>>,
+    E: Display,
+{
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (bytes, blocks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let queue = LinkQueue { sender, bytes: bytes.clone(), blocks: blocks.clone() };
+    let link = app.next_link();
+    if !app.tell(Event::LinkUp { link, door, dialled, queue }).await {
+        return;
+    }
+    let ended = tokio::select! {
+        ended = read(&app, link, stream) => ended,
+        ended = write(&app, sink, receiver, &bytes, &blocks) => ended,
+    };
+    match ended {
+        Ok(()) => tracing::debug!(link = link.0, %peer, "link closed"),
+        Err(reason) => tracing::info!(link = link.0, %peer, reason, "link dropped"),
+    }
+    app.tell(Event::LinkDown { link }).await;
+}
+
+async fn read<R, E>(app: &App, link: LinkId, stream: R) -> Result<(), String>
+where
+    R: Stream<Item = Result<Bytes, E>>,
+    E: Display,
+{
+    let mut stream = pin!(stream);
+    let mut greeted = false;
+    while let Some(frame) = stream.next().await {
+        let frame = frame.map_err(|error| error.to_string())?;
+        if !greeted && frame.len() > codec::HELLO_BYTES_MAX {
+            return Err("the first frame is too long".to_owned());
+        }
+        greeted = true;
+        let (header, start) = codec::decode(&frame).map_err(|error| error.to_string())?;
+        let payload = frame.slice(start..);
+        if !app.tell(Event::Frame { link, header, payload }).await {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn write<S, E>(
+    app: &App,
+    sink: S,
+    mut receiver: mpsc::UnboundedReceiver<Outgoing>,
+    bytes: &AtomicUsize,
+    blocks: &AtomicUsize,
+) -> Result<(), String>
+where
+    S: Sink<Bytes, Error = E>,
+    E: Display,
+{
+    let mut sink = pin!(sink);
+    let mut serving: VecDeque<ServeRequest> = VecDeque::new();
+    loop {
+        // Control frames go before the next block, so that a grant never waits for a panel.
+        let next = if serving.is_empty() {
+            match receiver.recv().await {
+                Some(next) => Some(next),
+                None => return Ok(()),
+            }
+        } else {
+            receiver.try_recv().ok()
+        };
+        let frame = match next {
+            Some(Outgoing::Frame(header, payload)) => {
+                let payload = payload.unwrap_or_default();
+                bytes.fetch_sub(payload.len().max(256), Ordering::Relaxed);
+                codec::encode(&header, &payload)
+            }
+            Some(Outgoing::Serve(request)) => {
+                serving.push_back(request);
+                continue;
+            }
+            Some(Outgoing::Close) => {
+                let _ = tokio::time::timeout(SEND_LIMIT, sink.close()).await;
+                return Ok(());
+            }
+            None => match next_block(app, &mut serving, blocks).await {
+                Some(frame) => frame,
+                None => continue,
+            },
+        };
+        match tokio::time::timeout(SEND_LIMIT, sink.send(Bytes::from(frame))).await {
+            Ok(sent) => sent.map_err(|error| error.to_string())?,
+            Err(_) => return Err("the peer does not read".to_owned()),
+        }
+    }
+}
+
+/// The next block as a frame; `None` when it can not be read, which fails its job here.
+async fn next_block(
+    app: &App,
+    serving: &mut VecDeque<ServeRequest>,
+    blocks: &AtomicUsize,
+) -> Option<Vec<u8>> {
+    let request = serving.front_mut()?;
+    let Some(block) = request.blocks.pop_front() else {
+        serving.pop_front();
+        return None;
+    };
+    blocks.fetch_sub(1, Ordering::Relaxed);
+    let (job, operand, to) = (request.job, request.operand, request.to);
+    match app.store().read_block(request.matrix, block).await {
+        Ok(bytes) => {
+            let body = Message::Block { job, operand, block };
+            let frame = codec::encode(&Header { from: app.device(), to, body }, &bytes);
+            app.tell(Event::Traffic { job, bytes: bytes.len() as u64 }).await;
+            Some(frame)
+        }
+        Err(error) => {
+            app.tell(Event::StoreFailed { job, reason: error.to_string() }).await;
+            None
+        }
+    }
+}

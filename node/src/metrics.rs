@@ -1,0 +1,93 @@
+//! What `GET /metrics` tells Prometheus.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use gemmesh_protocol::status::{DeviceKind, DeviceState, JobState};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::app::View;
+
+type Labelled<M> = Family<Vec<(&'static str, &'static str)>, M>;
+
+/// The registry and its metrics. No label is taken from the network.
+pub(crate) struct Metrics {
+    registry: Mutex<Registry>,
+    tiles: Labelled<Counter>,
+    jobs_ended: Labelled<Counter>,
+    jobs: Labelled<Gauge>,
+    devices: Labelled<Gauge>,
+    mflops: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("gemmesh");
+        let (tiles, jobs_ended) = (Labelled::<Counter>::default(), Labelled::<Counter>::default());
+        let (jobs, devices) = (Labelled::<Gauge>::default(), Labelled::<Gauge>::default());
+        let mflops = Gauge::<f64, AtomicU64>::default();
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", version);
+        registry.register("tiles", "Results of tiles that arrived, by outcome", tiles.clone());
+        registry.register("jobs_ended", "Jobs of this node that ended", jobs_ended.clone());
+        registry.register("jobs", "Jobs that this node knows of, by state", jobs.clone());
+        registry.register("devices", "Devices of the mesh, by kind and state", devices.clone());
+        registry.register("mesh_mflops", "Kernel speed of all live devices", mflops.clone());
+        Self { registry: Mutex::new(registry), tiles, jobs_ended, jobs, devices, mflops }
+    }
+
+    pub(crate) fn tile_accepted(&self) {
+        self.tiles.get_or_create(&vec![("outcome", "accepted")]).inc();
+    }
+
+    pub(crate) fn tile_refused(&self) {
+        self.tiles.get_or_create(&vec![("outcome", "refused")]).inc();
+    }
+
+    pub(crate) fn job_ended(&self, state: JobState) {
+        self.jobs_ended.get_or_create(&vec![("outcome", job_state(state))]).inc();
+    }
+
+    /// The text form, with gauges set from `view`.
+    pub(crate) fn render(&self, view: &View) -> String {
+        self.jobs.clear();
+        for job in view.jobs.values() {
+            self.jobs.get_or_create(&vec![("state", job_state(job.status.state))]).inc();
+        }
+        self.devices.clear();
+        for device in &view.devices {
+            let kind = match device.kind {
+                DeviceKind::Native => "native",
+                DeviceKind::Browser => "browser",
+            };
+            let state = match device.state {
+                DeviceState::Ready => "ready",
+                DeviceState::Busy => "busy",
+                DeviceState::Paused => "paused",
+                DeviceState::Lost => "lost",
+            };
+            self.devices.get_or_create(&vec![("kind", kind), ("state", state)]).inc();
+        }
+        let live = view.devices.iter().filter(|device| device.state != DeviceState::Lost);
+        self.mflops.set(live.map(|device| device.mflops).sum());
+        let mut text = String::new();
+        let registry = self.registry.lock().expect("encoding does not panic");
+        encode(&mut text, &registry).expect("a string takes any text");
+        text
+    }
+}
+
+fn job_state(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}

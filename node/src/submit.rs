@@ -1,0 +1,156 @@
+//! From a request to a durable job.
+
+use std::sync::Arc;
+
+use gemmesh_kernel::exact;
+use gemmesh_protocol::id::{JobId, MatrixId};
+use gemmesh_protocol::job::{JobHeader, KernelClass};
+use gemmesh_protocol::matrix::{Dtype, ElementType, LIMBS_MAX, Manifest};
+use gemmesh_protocol::plan;
+use gemmesh_protocol::status::DeviceState;
+use tokio::sync::oneshot;
+
+use crate::app::{App, SubmitRequest, Submitted};
+use crate::driver::{Event, Job};
+use crate::error::ApiError;
+use crate::os;
+use crate::store::Missing;
+
+/// Checks `request`, makes the job durable and hands it to the engine.
+///
+/// # Errors
+/// What is wrong with the request, or why no job can be taken.
+pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitted, ApiError> {
+    let a = operand(app, "a", request.a).await?;
+    let b = operand(app, "b", request.b).await?;
+    if a.cols != b.rows {
+        return Err(ApiError::new(
+            422,
+            "dimension_mismatch",
+            format!(
+                "a is {} × {} and b is {} × {}: the {} columns of a do not meet the {} rows of b",
+                a.rows, a.cols, b.rows, b.cols, a.cols, b.rows
+            ),
+            "give b as many rows as a has columns",
+        ));
+    }
+    let dtype = request.dtype.unwrap_or(match (a.element.dtype, b.element.dtype) {
+        (Dtype::Int, Dtype::Int) => Dtype::Int,
+        (Dtype::F32, Dtype::F32) => Dtype::F32,
+        _ => Dtype::F64,
+    });
+    let a = converted(app, request.a, a, dtype).await?;
+    let b = converted(app, request.b, b, dtype).await?;
+    let element = element_of_product(&a, &b, dtype)?;
+    let bytes = u128::from(a.rows) * u128::from(b.cols) * u128::from(element.bytes());
+    if bytes > u128::from(app.config().disk) {
+        return Err(ApiError::new(
+            413,
+            "too_large",
+            format!(
+                "the product of {} × {} elements needs {bytes} bytes and this node may use {}",
+                a.rows,
+                b.cols,
+                app.config().disk
+            ),
+            "start the node with a larger --disk, or submit smaller pieces",
+        ));
+    }
+    let slots = app.devices().iter().filter(|d| d.state != DeviceState::Lost).map(|d| d.slots).sum();
+    let class = match dtype {
+        Dtype::Int => KernelClass::Exact,
+        _ if request.reproducible => KernelClass::Separate,
+        _ => KernelClass::Any,
+    };
+    let tiling = plan::tiling(&a, &b, element, slots);
+    let header = JobHeader {
+        job: JobId(os::random()),
+        name: request.name,
+        class,
+        a: Manifest::clone(&a),
+        b: Manifest::clone(&b),
+        element,
+        tiling,
+    };
+    let token: String = os::random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let submitted = os::wall();
+    app.store().insert_job(&header, submitted, &token).await.map_err(|error| {
+        ApiError::new(
+            503,
+            "not_stored",
+            format!("the job could not be made durable: {error}"),
+            "look at the disk of this node: space, permissions, health",
+        )
+    })?;
+    let job = header.job;
+    let (reply, taken) = oneshot::channel();
+    let header = Arc::new(header);
+    let event = Event::Submit { job: Job::new(header), submitted, reply };
+    if !app.tell(event).await || taken.await.is_err() {
+        return Err(ApiError::new(
+            503,
+            "stopping",
+            "this node is stopping; the job is on its disk and goes on when it starts again",
+            format!("ask for job {job} after the restart"),
+        ));
+    }
+    Ok(Submitted { job, token })
+}
+
+async fn operand(app: &App, name: &str, id: MatrixId) -> Result<Arc<Manifest>, ApiError> {
+    app.store().manifest(id).await.map_err(|missing| match missing {
+        Missing::Unknown => ApiError::new(
+            404,
+            "unknown_matrix",
+            format!("{name}: there is no matrix {id}"),
+            "PUT /api/matrices first and use the id that it answers",
+        ),
+        Missing::Expired => ApiError::new(
+            410,
+            "expired_matrix",
+            format!("{name}: the time of matrix {id} is over"),
+            "PUT /api/matrices again",
+        ),
+        Missing::Corrupt(reason) => ApiError::new(
+            503,
+            "corrupt_matrix",
+            format!("{name}: matrix {id} is damaged on this node's disk: {reason}"),
+            "PUT /api/matrices again",
+        ),
+    })
+}
+
+async fn converted(
+    app: &App,
+    id: MatrixId,
+    manifest: Arc<Manifest>,
+    dtype: Dtype,
+) -> Result<Arc<Manifest>, ApiError> {
+    if manifest.element.dtype == dtype {
+        return Ok(manifest);
+    }
+    app.store().convert(id, dtype).await.map(Arc::new)
+}
+
+/// The form of C's elements: for integers as many limbs as the largest possible element needs.
+fn element_of_product(a: &Manifest, b: &Manifest, dtype: Dtype) -> Result<ElementType, ApiError> {
+    if dtype != Dtype::Int {
+        return Ok(ElementType { dtype, limbs: 1 });
+    }
+    let limbs = exact::output_limbs(a.bits, b.bits, a.cols as usize);
+    if limbs > usize::from(LIMBS_MAX) {
+        return Err(ApiError::new(
+            422,
+            "too_large",
+            format!(
+                "elements of {} and {} bits give a product of up to {} bits; {} is the most",
+                a.bits,
+                b.bits,
+                limbs * 64,
+                64 * u32::from(LIMBS_MAX)
+            ),
+            "split the numbers into smaller ones",
+        ));
+    }
+    Ok(ElementType { dtype, limbs: limbs as u16 })
+}
