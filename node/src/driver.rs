@@ -145,6 +145,9 @@ impl Driver {
             self.handle(Input::Restore {
                 header: Box::new(stored.header),
                 submitted: stored.submitted,
+                elapsed: gemmesh_protocol::time::Span::from_millis(
+                    os::wall().0.saturating_sub(stored.submitted.0),
+                ),
                 done: stored.done,
                 contributors: stored.contributors,
                 ended: stored.ended,
@@ -369,6 +372,9 @@ impl Driver {
                 });
             }
             Output::Ended { status } => self.ended(*status),
+            Output::Quarantined { device, job, tile } => {
+                tracing::warn!(%device, %job, tile, "a wrong tile; this device gets no more work");
+            }
             Output::JobChanged { job } => {
                 self.changed.insert(job);
             }
