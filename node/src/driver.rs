@@ -33,7 +33,7 @@ pub(crate) enum Event {
     /// A WebSocket is gone.
     LinkDown { link: LinkId },
     /// A frame arrived.
-    Frame { link: LinkId, header: Header, payload: Bytes },
+    Frame { link: LinkId, header: Box<Header>, payload: Bytes },
     /// Bytes of a job's blocks were sent.
     Traffic { job: JobId, bytes: u64 },
     /// An address worth dialling.
@@ -204,7 +204,7 @@ impl Driver {
                 {
                     self.handle(Input::Traffic { job, bytes: payload_bytes });
                 }
-                self.handle(Input::Frame { link, header, payload, payload_bytes });
+                self.handle(Input::Frame { link, header: *header, payload, payload_bytes });
             }
             Event::Traffic { job, bytes } => self.handle(Input::Traffic { job, bytes }),
             Event::Hint { address, device, keep } => {

@@ -46,7 +46,7 @@ pub struct ServeRequest {
 }
 
 enum Outgoing {
-    Frame(Header, Option<Bytes>),
+    Frame(Box<Header>, Option<Bytes>),
     Serve(ServeRequest),
     Close,
 }
@@ -65,7 +65,7 @@ impl LinkQueue {
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
             return false;
         }
-        self.sender.send(Outgoing::Frame(header, payload)).is_ok()
+        self.sender.send(Outgoing::Frame(Box::new(header), payload)).is_ok()
     }
 
     /// Queues blocks. `false` when the link is gone or too many are asked for at once.
@@ -130,6 +130,7 @@ where
         greeted = true;
         let (header, start) = codec::decode(&frame).map_err(|error| error.to_string())?;
         let payload = frame.slice(start..);
+        let header = Box::new(header);
         if !app.tell(Event::Frame { link, header, payload }).await {
             return Ok(());
         }

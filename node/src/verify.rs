@@ -20,6 +20,17 @@ use crate::compute;
 use crate::os;
 use crate::store::{Store, StoreError};
 
+/// Why a tile could not be checked. It says nothing about the tile.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// An operand can not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No memory for the vectors.
+    #[error(transparent)]
+    Kernel(#[from] gemmesh_kernel::KernelError),
+}
+
 /// The checks of one job.
 pub struct Verifier {
     store: Store,
@@ -41,8 +52,8 @@ impl Verifier {
     /// Cost: 2·(rows·inner + rows·cols) operations, and 2·inner·cols once per column panel.
     ///
     /// # Errors
-    /// When an operand can not be read.
-    pub async fn accepts(&self, tile: u32, bytes: &Bytes) -> Result<bool, StoreError> {
+    /// [`VerifyError`].
+    pub async fn accepts(&self, tile: u32, bytes: &Bytes) -> Result<bool, VerifyError> {
         let rect = self.header.tiling.rect(u64::from(tile));
         let element = self.element();
         if bytes.len() as u64 != rect.rows * rect.cols * self.header.element.bytes() {
@@ -50,11 +61,11 @@ impl Verifier {
         }
         let cell = self.probes.lock().await.entry(rect.col).or_default().clone();
         let probe = cell.get_or_try_init(|| self.probe(element, rect)).await?;
-        let mut check = RowCheck::new(probe, rect.rows as usize);
+        let mut check = RowCheck::new(probe, rect.rows as usize)?;
         let inner = self.header.a.cols;
         for part in self.header.a.grid().parts(Rect { col: 0, cols: inner, ..rect }) {
             let block = self.store.read_block(self.a, part.index).await?;
-            check.project_a(&block, compute::placement(&part)).expect("a part of A's own grid");
+            check.project_a(&block, compute::placement(&part))?;
         }
         let accepted = check.accept(bytes);
         if !accepted {
@@ -64,13 +75,13 @@ impl Verifier {
     }
 
     /// x and B·x for the columns of `rect`.
-    async fn probe(&self, element: Element, rect: Rect) -> Result<Probe, StoreError> {
+    async fn probe(&self, element: Element, rect: Rect) -> Result<Probe, VerifyError> {
         let inner = self.header.b.rows;
-        let mut probe = Probe::new(element, inner as usize, rect.cols as usize, os::random());
+        let mut probe = Probe::new(element, inner as usize, rect.cols as usize, os::random())?;
         let panel = Rect { row: 0, rows: inner, col: rect.col, cols: rect.cols };
         for part in self.header.b.grid().parts(panel) {
             let block = self.store.read_block(self.b, part.index).await?;
-            probe.project_b(&block, compute::placement(&part)).expect("a part of B's own grid");
+            probe.project_b(&block, compute::placement(&part))?;
         }
         Ok(probe)
     }
