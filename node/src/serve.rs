@@ -61,7 +61,7 @@ pub async fn run(
     let device = identity::load(&config.data_dir).map_err(|error| unusable(&error))?;
     let store = Store::open(&config.data_dir, config.disk, config.memory)
         .map_err(|error| unusable(&error))?;
-    let stored = store.load_jobs().await.map_err(|error| unusable(&error))?;
+    let stored = store.load_jobs().await;
 
     let listener = net::bind(&config).await.map_err(|error| cannot_listen(&config, &error))?;
     let port = listener.local_addr().map_err(|error| cannot_listen(&config, &error))?.port();
