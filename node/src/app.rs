@@ -169,7 +169,10 @@ impl App {
     pub async fn wait_job(&self, job: JobId, limit: Duration) -> Option<JobStatus> {
         let mut changes = self.0.changes.subscribe();
         let ended = async {
-            while self.job(job).is_some_and(|status| !status.state.has_ended()) {
+            while self
+                .job(job)
+                .is_some_and(|status| !status.state.has_ended())
+            {
                 if changes.changed().await.is_err() {
                     return;
                 }
@@ -192,7 +195,10 @@ impl App {
     pub fn coordinator_address(&self, job: JobId) -> Option<String> {
         let view = self.view();
         let coordinator = view.jobs.get(&job)?.status.coordinator;
-        let entry = view.devices.iter().find(|entry| entry.device == coordinator)?;
+        let entry = view
+            .devices
+            .iter()
+            .find(|entry| entry.device == coordinator)?;
         (entry.state != DeviceState::Lost).then(|| entry.address.clone())
     }
 
@@ -255,7 +261,13 @@ impl App {
             )
         };
         let (reply, answer) = oneshot::channel();
-        if !self.tell(Event::Register { address: address.clone(), reply }).await {
+        if !self
+            .tell(Event::Register {
+                address: address.clone(),
+                reply,
+            })
+            .await
+        {
             return Err(refused("this node is stopping".to_owned()));
         }
         let device = match tokio::time::timeout(REGISTER_LIMIT, answer).await {
@@ -264,14 +276,23 @@ impl App {
             Ok(Err(_)) => return Err(refused("this node is stopping".to_owned())),
             Err(_) => return Err(refused("nothing answered in time".to_owned())),
         };
-        let entry = self.view().devices.iter().find(|entry| entry.device == device).cloned();
+        let entry = self
+            .view()
+            .devices
+            .iter()
+            .find(|entry| entry.device == device)
+            .cloned();
         entry.ok_or_else(|| refused("it left at once".to_owned()))
     }
 
     /// Something was found on the network that may be a node.
     pub fn hint(&self, address: String, device: Option<DeviceId>) {
         // When the driver is this far behind, the next announcement will do.
-        let _ = self.0.events.try_send(Event::Hint { address, device, keep: false });
+        let _ = self.0.events.try_send(Event::Hint {
+            address,
+            device,
+            keep: false,
+        });
     }
 
     /// Dialling `address` failed.
@@ -282,10 +303,12 @@ impl App {
     /// The addresses of connected nodes: pages served by them may open `/ws` here.
     pub fn member_ips(&self) -> Vec<IpAddr> {
         let view = self.view();
-        let live = view.devices.iter().filter(|entry| {
-            entry.kind == DeviceKind::Native && entry.state != DeviceState::Lost
-        });
-        live.filter_map(|entry| Some(entry.address.parse::<SocketAddr>().ok()?.ip())).collect()
+        let live = view
+            .devices
+            .iter()
+            .filter(|entry| entry.kind == DeviceKind::Native && entry.state != DeviceState::Lost);
+        live.filter_map(|entry| Some(entry.address.parse::<SocketAddr>().ok()?.ip()))
+            .collect()
     }
 
     /// Pumps one WebSocket of binary messages until it closes.
@@ -314,7 +337,10 @@ impl App {
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.0.view.read().expect("the view is only replaced, never left half-made")
+        self.0
+            .view
+            .read()
+            .expect("the view is only replaced, never left half-made")
     }
 }
 

@@ -59,7 +59,9 @@ impl Slots {
     /// Gives a slot its next slab.
     pub fn compute(&self, work: SlabWork) {
         let slot = work.task.slot as usize;
-        self.senders[slot].send(work).expect("slots live as long as their sender");
+        self.senders[slot]
+            .send(work)
+            .expect("slots live as long as their sender");
     }
 }
 
@@ -74,7 +76,11 @@ fn run(
         if outcome.is_err() {
             tile = None;
         }
-        let outcome = SlabOutcome { slot: work.task.slot, generation: work.generation, outcome };
+        let outcome = SlabOutcome {
+            slot: work.task.slot,
+            generation: work.generation,
+            outcome,
+        };
         if outcomes.send(outcome).is_err() {
             return;
         }
@@ -104,7 +110,11 @@ fn slab(
     }
     let start = Instant::now();
     tile.accumulate()?;
-    let result = if task.last { Some(Bytes::from(tile.finish()?)) } else { None };
+    let result = if task.last {
+        Some(Bytes::from(tile.finish()?))
+    } else {
+        None
+    };
     Ok((Span(start.elapsed().as_micros() as u64), result))
 }
 
@@ -158,7 +168,10 @@ pub fn measure(threads: u32) -> f64 {
     std::thread::scope(|scope| {
         let probes: Vec<_> = (0..threads).map(|_| scope.spawn(measure_thread)).collect();
         // A thread that could not allocate adds nothing.
-        probes.into_iter().filter_map(|probe| probe.join().ok()?.ok()).sum()
+        probes
+            .into_iter()
+            .filter_map(|probe| probe.join().ok()?.ok())
+            .sum()
     })
 }
 
@@ -189,5 +202,9 @@ fn measure_thread() -> Result<f64, gemmesh_kernel::KernelError> {
         products += 1;
     }
     let operations = 2.0 * (EDGE as f64).powi(3) * f64::from(products.saturating_sub(1));
-    Ok(if kernel.is_zero() { 0.0 } else { operations / kernel.as_secs_f64() / 1e6 })
+    Ok(if kernel.is_zero() {
+        0.0
+    } else {
+        operations / kernel.as_secs_f64() / 1e6
+    })
 }

@@ -29,27 +29,56 @@ pub(crate) const EVENTS_MAX: usize = 1_024;
 /// What the loop is told.
 pub(crate) enum Event {
     /// A WebSocket opened.
-    LinkUp { link: LinkId, door: Door, dialled: Option<String>, queue: LinkQueue },
+    LinkUp {
+        link: LinkId,
+        door: Door,
+        dialled: Option<String>,
+        queue: LinkQueue,
+    },
     /// A WebSocket is gone.
     LinkDown { link: LinkId },
     /// A frame arrived.
-    Frame { link: LinkId, header: Box<Header>, payload: Bytes },
+    Frame {
+        link: LinkId,
+        header: Box<Header>,
+        payload: Bytes,
+    },
     /// Bytes of a job's blocks were sent.
     Traffic { job: JobId, bytes: u64 },
     /// An address worth dialling.
-    Hint { address: String, device: Option<DeviceId>, keep: bool },
+    Hint {
+        address: String,
+        device: Option<DeviceId>,
+        keep: bool,
+    },
     /// Dialling failed.
     DialFailed { address: String, reason: String },
     /// A person registers a node.
-    Register { address: String, reply: oneshot::Sender<Result<DeviceId, String>> },
+    Register {
+        address: String,
+        reply: oneshot::Sender<Result<DeviceId, String>>,
+    },
     /// A durable job.
-    Submit { job: Job, submitted: WallTime, reply: oneshot::Sender<()> },
+    Submit {
+        job: Job,
+        submitted: WallTime,
+        reply: oneshot::Sender<()>,
+    },
     /// A person cancels a job.
-    Cancel { job: JobId, reply: oneshot::Sender<()> },
+    Cancel {
+        job: JobId,
+        reply: oneshot::Sender<()>,
+    },
     /// Jobs whose time is over.
     Forget { jobs: Vec<JobId> },
     /// A tile was checked.
-    Verified { job: JobId, tile: u32, lease: LeaseId, valid: bool, payload: Bytes },
+    Verified {
+        job: JobId,
+        tile: u32,
+        lease: LeaseId,
+        valid: bool,
+        payload: Bytes,
+    },
     /// A tile is durable.
     Persisted { job: JobId, tile: u32 },
     /// A result became a matrix.
@@ -57,7 +86,13 @@ pub(crate) enum Event {
     /// The disk failed a job.
     StoreFailed { job: JobId, reason: String },
     /// A block for the own worker was read or checked; `None` when it is bad.
-    Block { job: JobId, operand: Operand, block: u32, id: BlockId, bytes: Option<Bytes> },
+    Block {
+        job: JobId,
+        operand: Operand,
+        block: u32,
+        id: BlockId,
+        bytes: Option<Bytes>,
+    },
     /// This node stops; answered when goodbyes are queued.
     Leave { reply: oneshot::Sender<()> },
 }
@@ -74,7 +109,12 @@ pub(crate) struct Job {
 impl Job {
     pub(crate) fn new(header: Arc<JobHeader>) -> Self {
         let (a, b) = (header.a.id(), header.b.id());
-        Self { header, a, b, verifier: None }
+        Self {
+            header,
+            a,
+            b,
+            verifier: None,
+        }
     }
 }
 
@@ -111,7 +151,15 @@ pub(crate) struct Parts {
 
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { app, engine, events, outcomes, slots, view, changes } = parts;
+        let Parts {
+            app,
+            engine,
+            events,
+            outcomes,
+            slots,
+            view,
+            changes,
+        } = parts;
         let generations = vec![0; app.config().threads as usize];
         let mut driver = Self {
             app,
@@ -189,26 +237,55 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::LinkUp { link, door, dialled, queue } => {
+            Event::LinkUp {
+                link,
+                door,
+                dialled,
+                queue,
+            } => {
                 self.links.insert(link, queue);
-                self.handle(Input::LinkUp { link, door, dialled });
+                self.handle(Input::LinkUp {
+                    link,
+                    door,
+                    dialled,
+                });
             }
             Event::LinkDown { link } => {
                 self.links.remove(&link);
                 self.handle(Input::LinkDown { link });
             }
-            Event::Frame { link, header, payload } => {
+            Event::Frame {
+                link,
+                header,
+                payload,
+            } => {
                 let payload_bytes = payload.len() as u64;
                 if let Message::Result { job, .. } = header.body
                     && self.jobs.contains_key(&job)
                 {
-                    self.handle(Input::Traffic { job, bytes: payload_bytes });
+                    self.handle(Input::Traffic {
+                        job,
+                        bytes: payload_bytes,
+                    });
                 }
-                self.handle(Input::Frame { link, header: *header, payload, payload_bytes });
+                self.handle(Input::Frame {
+                    link,
+                    header: *header,
+                    payload,
+                    payload_bytes,
+                });
             }
             Event::Traffic { job, bytes } => self.handle(Input::Traffic { job, bytes }),
-            Event::Hint { address, device, keep } => {
-                self.handle(Input::Hint { address, device, keep });
+            Event::Hint {
+                address,
+                device,
+                keep,
+            } => {
+                self.handle(Input::Hint {
+                    address,
+                    device,
+                    keep,
+                });
             }
             Event::DialFailed { address, reason } => {
                 tracing::debug!(address, reason, "dialling failed");
@@ -218,7 +295,11 @@ impl Driver {
                 self.handle(Input::DialFailed { address });
             }
             Event::Register { address, reply } => self.on_register(address, reply),
-            Event::Submit { job, submitted, reply } => {
+            Event::Submit {
+                job,
+                submitted,
+                reply,
+            } => {
                 let header = Box::new(JobHeader::clone(&job.header));
                 let id = header.job;
                 self.jobs.insert(id, job);
@@ -239,11 +320,23 @@ impl Driver {
                     self.changed.insert(job);
                 }
             }
-            Event::Verified { job, tile, lease, valid, payload } => {
+            Event::Verified {
+                job,
+                tile,
+                lease,
+                valid,
+                payload,
+            } => {
                 if !valid {
                     self.app.counters().tile_refused();
                 }
-                self.handle(Input::Verified { job, tile, lease, valid, payload });
+                self.handle(Input::Verified {
+                    job,
+                    tile,
+                    lease,
+                    valid,
+                    payload,
+                });
             }
             Event::Persisted { job, tile } => {
                 self.app.counters().tile_accepted();
@@ -254,13 +347,27 @@ impl Driver {
                 tracing::error!(%job, reason, "the store failed a job");
                 self.handle(Input::Fail { job, reason });
             }
-            Event::Block { job, operand, block, id, bytes } => {
+            Event::Block {
+                job,
+                operand,
+                block,
+                id,
+                bytes,
+            } => {
                 let input = match bytes {
                     Some(bytes) => {
                         self.cache.insert(id, bytes);
-                        Input::BlockReady { job, operand, block }
+                        Input::BlockReady {
+                            job,
+                            operand,
+                            block,
+                        }
                     }
-                    None => Input::BlockBad { job, operand, block },
+                    None => Input::BlockBad {
+                        job,
+                        operand,
+                        block,
+                    },
                 };
                 self.handle(input);
             }
@@ -276,12 +383,23 @@ impl Driver {
             let _ = reply.send(Ok(entry.device));
             return;
         }
-        self.registrations.entry(address.clone()).or_default().push(reply);
-        self.handle(Input::Hint { address, device: None, keep: true });
+        self.registrations
+            .entry(address.clone())
+            .or_default()
+            .push(reply);
+        self.handle(Input::Hint {
+            address,
+            device: None,
+            keep: true,
+        });
     }
 
     fn on_slab(&mut self, outcome: SlabOutcome) {
-        let SlabOutcome { slot, generation, outcome } = outcome;
+        let SlabOutcome {
+            slot,
+            generation,
+            outcome,
+        } = outcome;
         if self.generations[slot as usize] != generation {
             return;
         }
@@ -291,7 +409,11 @@ impl Driver {
                     let len = bytes.len() as u64;
                     (bytes, len)
                 });
-                Input::SlabDone { slot, kernel, result }
+                Input::SlabDone {
+                    slot,
+                    kernel,
+                    result,
+                }
             }
             Err(reason) => {
                 tracing::warn!(slot, reason, "a slot could not compute");
@@ -302,7 +424,11 @@ impl Driver {
 
     fn carry_out(&mut self, output: Output<Bytes>) {
         match output {
-            Output::Send { link, header, payload } => {
+            Output::Send {
+                link,
+                header,
+                payload,
+            } => {
                 if let Some(queue) = self.links.get(&link)
                     && !queue.send(header, payload)
                 {
@@ -321,26 +447,57 @@ impl Driver {
             Output::Dial { address } => {
                 tokio::spawn(net::dial::dial(self.app.clone(), address));
             }
-            Output::Serve { link, to, job, operand, blocks } => {
-                let Some(source) = self.jobs.get(&job) else { return };
+            Output::Serve {
+                link,
+                to,
+                job,
+                operand,
+                blocks,
+            } => {
+                let Some(source) = self.jobs.get(&job) else {
+                    return;
+                };
                 let matrix = match operand {
                     Operand::A => source.a,
                     Operand::B => source.b,
                 };
                 let blocks = VecDeque::from(blocks);
                 if let Some(queue) = self.links.get(&link)
-                    && !queue.serve(ServeRequest { matrix, to, job, operand, blocks })
+                    && !queue.serve(ServeRequest {
+                        matrix,
+                        to,
+                        job,
+                        operand,
+                        blocks,
+                    })
                 {
                     queue.close();
                 }
             }
-            Output::Load { job, operand, blocks } => self.load(job, operand, blocks),
-            Output::Keep { job, operand, block, id, payload } => {
+            Output::Load {
+                job,
+                operand,
+                blocks,
+            } => self.load(job, operand, blocks),
+            Output::Keep {
+                job,
+                operand,
+                block,
+                id,
+                payload,
+            } => {
                 let app = self.app.clone();
                 tokio::spawn(async move {
                     let good = BlockId::of(&payload) == id;
                     let bytes = good.then_some(payload);
-                    app.tell(Event::Block { job, operand, block, id, bytes }).await;
+                    app.tell(Event::Block {
+                        job,
+                        operand,
+                        block,
+                        id,
+                        bytes,
+                    })
+                    .await;
                 });
             }
             Output::Evict { id } => {
@@ -348,15 +505,31 @@ impl Driver {
             }
             Output::Compute(task) => self.compute(task),
             Output::Abort { slot } => self.generations[slot as usize] += 1,
-            Output::Verify { job, tile, lease, payload } => self.verify(job, tile, lease, payload),
-            Output::Persist { job, done, contributor, payload } => {
+            Output::Verify {
+                job,
+                tile,
+                lease,
+                payload,
+            } => self.verify(job, tile, lease, payload),
+            Output::Persist {
+                job,
+                done,
+                contributor,
+                payload,
+            } => {
                 let (app, tile) = (self.app.clone(), done.tile);
                 tokio::spawn(async move {
                     let contributor = contributor.map(|record| *record);
-                    let written = app.store().write_tile(job, done, contributor, payload).await;
+                    let written = app
+                        .store()
+                        .write_tile(job, done, contributor, payload)
+                        .await;
                     app.tell(match written {
                         Ok(()) => Event::Persisted { job, tile },
-                        Err(error) => Event::StoreFailed { job, reason: error.to_string() },
+                        Err(error) => Event::StoreFailed {
+                            job,
+                            reason: error.to_string(),
+                        },
                     })
                     .await;
                 });
@@ -365,8 +538,14 @@ impl Driver {
                 let app = self.app.clone();
                 tokio::spawn(async move {
                     app.tell(match app.store().finish_job(job).await {
-                        Ok(manifest) => Event::Finished { job, result: manifest.id() },
-                        Err(error) => Event::StoreFailed { job, reason: error.to_string() },
+                        Ok(manifest) => Event::Finished {
+                            job,
+                            result: manifest.id(),
+                        },
+                        Err(error) => Event::StoreFailed {
+                            job,
+                            reason: error.to_string(),
+                        },
                     })
                     .await;
                 });
@@ -391,7 +570,9 @@ impl Driver {
 
     /// Reads own blocks for the own worker.
     fn load(&mut self, job: JobId, operand: Operand, blocks: Vec<u32>) {
-        let Some(source) = self.jobs.get(&job) else { return };
+        let Some(source) = self.jobs.get(&job) else {
+            return;
+        };
         let matrix = match operand {
             Operand::A => source.a,
             Operand::B => source.b,
@@ -401,8 +582,17 @@ impl Driver {
             for block in blocks {
                 let id = header.manifest(operand).blocks[block as usize];
                 let event = match app.store().read_block(matrix, block).await {
-                    Ok(bytes) => Event::Block { job, operand, block, id, bytes: Some(bytes) },
-                    Err(error) => Event::StoreFailed { job, reason: error.to_string() },
+                    Ok(bytes) => Event::Block {
+                        job,
+                        operand,
+                        block,
+                        id,
+                        bytes: Some(bytes),
+                    },
+                    Err(error) => Event::StoreFailed {
+                        job,
+                        reason: error.to_string(),
+                    },
                 };
                 if !app.tell(event).await {
                     return;
@@ -414,17 +604,27 @@ impl Driver {
     fn compute(&mut self, task: SlabTask) {
         let gather = |parts: &[(BlockId, _)]| {
             let blocks = parts.iter().map(|(id, _)| {
-                self.cache.get(id).expect("the engine computes with blocks that are ready").clone()
+                self.cache
+                    .get(id)
+                    .expect("the engine computes with blocks that are ready")
+                    .clone()
             });
             blocks.collect()
         };
         let (a, b) = (gather(&task.a), gather(&task.b));
         let generation = self.generations[task.slot as usize];
-        self.slots.compute(SlabWork { task, generation, a, b });
+        self.slots.compute(SlabWork {
+            task,
+            generation,
+            a,
+            b,
+        });
     }
 
     fn verify(&mut self, job: JobId, tile: u32, lease: LeaseId, payload: Bytes) {
-        let Some(source) = self.jobs.get_mut(&job) else { return };
+        let Some(source) = self.jobs.get_mut(&job) else {
+            return;
+        };
         let (header, a, b) = (source.header.clone(), source.a, source.b);
         let store = self.app.store().clone();
         let verifier = source
@@ -434,8 +634,17 @@ impl Driver {
         let app = self.app.clone();
         tokio::spawn(async move {
             app.tell(match verifier.accepts(tile, &payload).await {
-                Ok(valid) => Event::Verified { job, tile, lease, valid, payload },
-                Err(error) => Event::StoreFailed { job, reason: error.to_string() },
+                Ok(valid) => Event::Verified {
+                    job,
+                    tile,
+                    lease,
+                    valid,
+                    payload,
+                },
+                Err(error) => Event::StoreFailed {
+                    job,
+                    reason: error.to_string(),
+                },
             })
             .await;
         });
@@ -463,8 +672,10 @@ impl Driver {
     }
 
     fn answer_cancellations(&mut self, job: JobId) {
-        let ended =
-            self.engine.job_status(job, os::now()).is_none_or(|status| status.state.has_ended());
+        let ended = self
+            .engine
+            .job_status(job, os::now())
+            .is_none_or(|status| status.state.has_ended());
         if ended {
             self.publish_jobs();
             for reply in self.cancellations.remove(&job).unwrap_or_default() {
@@ -483,7 +694,14 @@ impl Driver {
             match self.engine.job_status(job, now) {
                 Some(status) => {
                     let own = self.engine.coordinates(job);
-                    view.jobs.insert(job, JobView { status, at: now, own });
+                    view.jobs.insert(
+                        job,
+                        JobView {
+                            status,
+                            at: now,
+                            own,
+                        },
+                    );
                 }
                 None => {
                     view.jobs.remove(&job);

@@ -17,7 +17,10 @@ pub fn load(data_dir: &Path) -> io::Result<DeviceId> {
     let path = data_dir.join("identity.key");
     let secret: [u8; 32] = match std::fs::read(&path) {
         Ok(bytes) => bytes.try_into().map_err(|_| {
-            let message = format!("{} is not a key of 32 bytes; remove it to get a new identity", path.display());
+            let message = format!(
+                "{} is not a key of 32 bytes; remove it to get a new identity",
+                path.display()
+            );
             io::Error::new(io::ErrorKind::InvalidData, message)
         })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -58,6 +61,11 @@ mod tests {
     fn a_damaged_key_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("identity.key"), b"short").unwrap();
-        assert!(load(dir.path()).unwrap_err().to_string().contains("identity.key"));
+        assert!(
+            load(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("identity.key")
+        );
     }
 }

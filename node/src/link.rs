@@ -61,11 +61,15 @@ pub struct LinkQueue {
 impl LinkQueue {
     /// Queues a frame. `false` when the link is gone or can not keep up.
     pub fn send(&self, header: Header, payload: Option<Bytes>) -> bool {
-        let bytes = payload.as_ref().map_or(256, |payload| payload.len().max(256));
+        let bytes = payload
+            .as_ref()
+            .map_or(256, |payload| payload.len().max(256));
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
             return false;
         }
-        self.sender.send(Outgoing::Frame(Box::new(header), payload)).is_ok()
+        self.sender
+            .send(Outgoing::Frame(Box::new(header), payload))
+            .is_ok()
     }
 
     /// Queues blocks. `false` when the link is gone or too many are asked for at once.
@@ -99,9 +103,21 @@ pub async fn run<S, R, E>(
 {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (bytes, blocks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let queue = LinkQueue { sender, bytes: bytes.clone(), blocks: blocks.clone() };
+    let queue = LinkQueue {
+        sender,
+        bytes: bytes.clone(),
+        blocks: blocks.clone(),
+    };
     let link = app.next_link();
-    if !app.tell(Event::LinkUp { link, door, dialled, queue }).await {
+    if !app
+        .tell(Event::LinkUp {
+            link,
+            door,
+            dialled,
+            queue,
+        })
+        .await
+    {
         return;
     }
     let ended = tokio::select! {
@@ -131,7 +147,14 @@ where
         let (header, start) = codec::decode(&frame).map_err(|error| error.to_string())?;
         let payload = frame.slice(start..);
         let header = Box::new(header);
-        if !app.tell(Event::Frame { link, header, payload }).await {
+        if !app
+            .tell(Event::Frame {
+                link,
+                header,
+                payload,
+            })
+            .await
+        {
             return Ok(());
         }
     }
@@ -202,13 +225,32 @@ async fn next_block(
     let (job, operand, to) = (request.job, request.operand, request.to);
     match app.store().read_block(request.matrix, block).await {
         Ok(bytes) => {
-            let body = Message::Block { job, operand, block };
-            let frame = codec::encode(&Header { from: app.device(), to, body }, &bytes);
-            app.tell(Event::Traffic { job, bytes: bytes.len() as u64 }).await;
+            let body = Message::Block {
+                job,
+                operand,
+                block,
+            };
+            let frame = codec::encode(
+                &Header {
+                    from: app.device(),
+                    to,
+                    body,
+                },
+                &bytes,
+            );
+            app.tell(Event::Traffic {
+                job,
+                bytes: bytes.len() as u64,
+            })
+            .await;
             Some(frame)
         }
         Err(error) => {
-            app.tell(Event::StoreFailed { job, reason: error.to_string() }).await;
+            app.tell(Event::StoreFailed {
+                job,
+                reason: error.to_string(),
+            })
+            .await;
             None
         }
     }

@@ -28,36 +28,74 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("gemmesh");
-        let (tiles, jobs_ended) = (Labelled::<Counter>::default(), Labelled::<Counter>::default());
+        let (tiles, jobs_ended) = (
+            Labelled::<Counter>::default(),
+            Labelled::<Counter>::default(),
+        );
         let (jobs, devices) = (Labelled::<Gauge>::default(), Labelled::<Gauge>::default());
         let mflops = Gauge::<f64, AtomicU64>::default();
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", version);
-        registry.register("tiles", "Results of tiles that arrived, by outcome", tiles.clone());
-        registry.register("jobs_ended", "Jobs of this node that ended", jobs_ended.clone());
-        registry.register("jobs", "Jobs that this node knows of, by state", jobs.clone());
-        registry.register("devices", "Devices of the mesh, by kind and state", devices.clone());
-        registry.register("mesh_mflops", "Kernel speed of all live devices", mflops.clone());
-        Self { registry: Mutex::new(registry), tiles, jobs_ended, jobs, devices, mflops }
+        registry.register(
+            "tiles",
+            "Results of tiles that arrived, by outcome",
+            tiles.clone(),
+        );
+        registry.register(
+            "jobs_ended",
+            "Jobs of this node that ended",
+            jobs_ended.clone(),
+        );
+        registry.register(
+            "jobs",
+            "Jobs that this node knows of, by state",
+            jobs.clone(),
+        );
+        registry.register(
+            "devices",
+            "Devices of the mesh, by kind and state",
+            devices.clone(),
+        );
+        registry.register(
+            "mesh_mflops",
+            "Kernel speed of all live devices",
+            mflops.clone(),
+        );
+        Self {
+            registry: Mutex::new(registry),
+            tiles,
+            jobs_ended,
+            jobs,
+            devices,
+            mflops,
+        }
     }
 
     pub(crate) fn tile_accepted(&self) {
-        self.tiles.get_or_create(&vec![("outcome", "accepted")]).inc();
+        self.tiles
+            .get_or_create(&vec![("outcome", "accepted")])
+            .inc();
     }
 
     pub(crate) fn tile_refused(&self) {
-        self.tiles.get_or_create(&vec![("outcome", "refused")]).inc();
+        self.tiles
+            .get_or_create(&vec![("outcome", "refused")])
+            .inc();
     }
 
     pub(crate) fn job_ended(&self, state: JobState) {
-        self.jobs_ended.get_or_create(&vec![("outcome", job_state(state))]).inc();
+        self.jobs_ended
+            .get_or_create(&vec![("outcome", job_state(state))])
+            .inc();
     }
 
     /// The text form, with gauges set from `view`.
     pub(crate) fn render(&self, view: &View) -> String {
         self.jobs.clear();
         for job in view.jobs.values() {
-            self.jobs.get_or_create(&vec![("state", job_state(job.status.state))]).inc();
+            self.jobs
+                .get_or_create(&vec![("state", job_state(job.status.state))])
+                .inc();
         }
         self.devices.clear();
         for device in &view.devices {
@@ -71,9 +109,14 @@ impl Metrics {
                 DeviceState::Paused => "paused",
                 DeviceState::Lost => "lost",
             };
-            self.devices.get_or_create(&vec![("kind", kind), ("state", state)]).inc();
+            self.devices
+                .get_or_create(&vec![("kind", kind), ("state", state)])
+                .inc();
         }
-        let live = view.devices.iter().filter(|device| device.state != DeviceState::Lost);
+        let live = view
+            .devices
+            .iter()
+            .filter(|device| device.state != DeviceState::Lost);
         self.mflops.set(live.map(|device| device.mflops).sum());
         let mut text = String::new();
         let registry = self.registry.lock().expect("encoding does not panic");

@@ -20,7 +20,9 @@ pub fn deadline(instant: Instant) -> tokio::time::Instant {
 
 /// Wall-clock time; the epoch when the clock is set before 1970.
 pub fn wall() -> WallTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     WallTime(since.as_millis() as u64)
 }
 

@@ -44,10 +44,7 @@ pub struct RunningNode {
 ///
 /// # Errors
 /// What is wrong with the port, the data directory or the configuration, and the fix.
-pub async fn run(
-    config: NodeConfig,
-    shutdown: CancellationToken,
-) -> Result<RunningNode, ApiError> {
+pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<RunningNode, ApiError> {
     let directory = config.data_dir.display().to_string();
     let unusable = |error: &dyn std::fmt::Display| {
         ApiError::new(
@@ -63,8 +60,13 @@ pub async fn run(
         .map_err(|error| unusable(&error))?;
     let stored = store.load_jobs().await;
 
-    let listener = net::bind(&config).await.map_err(|error| cannot_listen(&config, &error))?;
-    let port = listener.local_addr().map_err(|error| cannot_listen(&config, &error))?.port();
+    let listener = net::bind(&config)
+        .await
+        .map_err(|error| cannot_listen(&config, &error))?;
+    let port = listener
+        .local_addr()
+        .map_err(|error| cannot_listen(&config, &error))?
+        .port();
     let addresses = net::urls::addresses(config.bind, port);
     let threads = config.threads;
     let mflops = tokio::task::spawn_blocking(move || compute::measure(threads))
@@ -121,13 +123,26 @@ pub async fn run(
         shutdown: shutdown.clone(),
         config,
     });
-    let parts = Parts { app: app.clone(), engine, events: receiver, outcomes, slots, view, changes };
+    let parts = Parts {
+        app: app.clone(),
+        engine,
+        events: receiver,
+        outcomes,
+        slots,
+        view,
+        changes,
+    };
     let mut driver = Driver::new(parts);
     driver.restore(stored);
     let driver = tokio::spawn(driver.run());
 
     for peer in &app.config().peers {
-        app.tell(Event::Hint { address: peer.clone(), device: None, keep: true }).await;
+        app.tell(Event::Hint {
+            address: peer.clone(),
+            device: None,
+            keep: true,
+        })
+        .await;
     }
     let discovery = if app.config().mdns {
         match net::discovery::start(app.clone()) {
@@ -142,7 +157,12 @@ pub async fn run(
     };
     tokio::spawn(expire(app.clone()));
     let server = tokio::spawn(net::serve(app.clone(), listener, shutdown));
-    Ok(RunningNode { app, driver, server, discovery })
+    Ok(RunningNode {
+        app,
+        driver,
+        server,
+        discovery,
+    })
 }
 
 impl RunningNode {
@@ -163,7 +183,8 @@ impl RunningNode {
             }
             let _ = self.server.await;
         };
-        let _ = tokio::time::timeout(GOODBYE_LIMIT, async { tokio::join!(goodbyes, leaving) }).await;
+        let _ =
+            tokio::time::timeout(GOODBYE_LIMIT, async { tokio::join!(goodbyes, leaving) }).await;
         self.driver.abort();
     }
 }
@@ -187,11 +208,18 @@ async fn expire(app: App) {
 
 /// What every native node can do: the portable instance does all classes.
 fn classes() -> Vec<KernelClass> {
-    vec![KernelClass::Any, KernelClass::Fused, KernelClass::Separate, KernelClass::Exact]
+    vec![
+        KernelClass::Any,
+        KernelClass::Fused,
+        KernelClass::Separate,
+        KernelClass::Exact,
+    ]
 }
 
 fn cannot_listen(config: &NodeConfig, error: &io::Error) -> ApiError {
-    let host = config.bind.map_or_else(|| "every address".to_owned(), |ip: IpAddr| ip.to_string());
+    let host = config
+        .bind
+        .map_or_else(|| "every address".to_owned(), |ip: IpAddr| ip.to_string());
     let (message, hint) = match error.kind() {
         io::ErrorKind::AddrInUse => (
             format!("port {} is in use on {host}", config.port),

@@ -34,11 +34,13 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
             "give b as many rows as a has columns",
         ));
     }
-    let dtype = request.dtype.unwrap_or(match (a.element.dtype, b.element.dtype) {
-        (Dtype::Int, Dtype::Int) => Dtype::Int,
-        (Dtype::F32, Dtype::F32) => Dtype::F32,
-        _ => Dtype::F64,
-    });
+    let dtype = request
+        .dtype
+        .unwrap_or(match (a.element.dtype, b.element.dtype) {
+            (Dtype::Int, Dtype::Int) => Dtype::Int,
+            (Dtype::F32, Dtype::F32) => Dtype::F32,
+            _ => Dtype::F64,
+        });
     let a = converted(app, request.a, a, dtype).await?;
     let b = converted(app, request.b, b, dtype).await?;
     let element = element_of_product(&a, &b, dtype)?;
@@ -56,7 +58,12 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
             "start the node with a larger --disk, or submit smaller pieces",
         ));
     }
-    let slots = app.devices().iter().filter(|d| d.state != DeviceState::Lost).map(|d| d.slots).sum();
+    let slots = app
+        .devices()
+        .iter()
+        .filter(|d| d.state != DeviceState::Lost)
+        .map(|d| d.slots)
+        .sum();
     let class = match dtype {
         Dtype::Int => KernelClass::Exact,
         _ if request.reproducible => KernelClass::Separate,
@@ -72,20 +79,30 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
         element,
         tiling,
     };
-    let token: String = os::random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let token: String = os::random::<16>()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let submitted = os::wall();
-    app.store().insert_job(&header, submitted, &token).await.map_err(|error| {
-        ApiError::new(
-            503,
-            "not_stored",
-            format!("the job could not be made durable: {error}"),
-            "look at the disk of this node: space, permissions, health",
-        )
-    })?;
+    app.store()
+        .insert_job(&header, submitted, &token)
+        .await
+        .map_err(|error| {
+            ApiError::new(
+                503,
+                "not_stored",
+                format!("the job could not be made durable: {error}"),
+                "look at the disk of this node: space, permissions, health",
+            )
+        })?;
     let job = header.job;
     let (reply, taken) = oneshot::channel();
     let header = Arc::new(header);
-    let event = Event::Submit { job: Job::new(header), submitted, reply };
+    let event = Event::Submit {
+        job: Job::new(header),
+        submitted,
+        reply,
+    };
     if !app.tell(event).await || taken.await.is_err() {
         return Err(ApiError::new(
             503,
@@ -98,26 +115,29 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
 }
 
 async fn operand(app: &App, name: &str, id: MatrixId) -> Result<Arc<Manifest>, ApiError> {
-    app.store().manifest(id).await.map_err(|missing| match missing {
-        Missing::Unknown => ApiError::new(
-            404,
-            "unknown_matrix",
-            format!("{name}: there is no matrix {id}"),
-            "PUT /api/matrices first and use the id that it answers",
-        ),
-        Missing::Expired => ApiError::new(
-            410,
-            "expired_matrix",
-            format!("{name}: the time of matrix {id} is over"),
-            "PUT /api/matrices again",
-        ),
-        Missing::Corrupt(reason) => ApiError::new(
-            503,
-            "corrupt_matrix",
-            format!("{name}: matrix {id} is damaged on this node's disk: {reason}"),
-            "PUT /api/matrices again",
-        ),
-    })
+    app.store()
+        .manifest(id)
+        .await
+        .map_err(|missing| match missing {
+            Missing::Unknown => ApiError::new(
+                404,
+                "unknown_matrix",
+                format!("{name}: there is no matrix {id}"),
+                "PUT /api/matrices first and use the id that it answers",
+            ),
+            Missing::Expired => ApiError::new(
+                410,
+                "expired_matrix",
+                format!("{name}: the time of matrix {id} is over"),
+                "PUT /api/matrices again",
+            ),
+            Missing::Corrupt(reason) => ApiError::new(
+                503,
+                "corrupt_matrix",
+                format!("{name}: matrix {id} is damaged on this node's disk: {reason}"),
+                "PUT /api/matrices again",
+            ),
+        })
 }
 
 async fn converted(
@@ -152,5 +172,8 @@ fn element_of_product(a: &Manifest, b: &Manifest, dtype: Dtype) -> Result<Elemen
             "split the numbers into smaller ones",
         ));
     }
-    Ok(ElementType { dtype, limbs: limbs as u16 })
+    Ok(ElementType {
+        dtype,
+        limbs: limbs as u16,
+    })
 }

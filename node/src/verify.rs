@@ -44,7 +44,13 @@ pub struct Verifier {
 impl Verifier {
     /// For a job whose operands are in `store`.
     pub fn new(store: Store, header: Arc<JobHeader>, a: MatrixId, b: MatrixId) -> Self {
-        Self { store, header, a, b, probes: Mutex::default() }
+        Self {
+            store,
+            header,
+            a,
+            b,
+            probes: Mutex::default(),
+        }
     }
 
     /// Whether `tile`, row-major, is A·B there. A wrong element escapes with the probability
@@ -59,11 +65,21 @@ impl Verifier {
         if bytes.len() as u64 != rect.rows * rect.cols * self.header.element.bytes() {
             return Ok(false);
         }
-        let cell = self.probes.lock().await.entry(rect.col).or_default().clone();
+        let cell = self
+            .probes
+            .lock()
+            .await
+            .entry(rect.col)
+            .or_default()
+            .clone();
         let probe = cell.get_or_try_init(|| self.probe(element, rect)).await?;
         let mut check = RowCheck::new(probe, rect.rows as usize)?;
         let inner = self.header.a.cols;
-        for part in self.header.a.grid().parts(Rect { col: 0, cols: inner, ..rect }) {
+        for part in self.header.a.grid().parts(Rect {
+            col: 0,
+            cols: inner,
+            ..rect
+        }) {
             let block = self.store.read_block(self.a, part.index).await?;
             check.project_a(&block, compute::placement(&part))?;
         }
@@ -78,7 +94,12 @@ impl Verifier {
     async fn probe(&self, element: Element, rect: Rect) -> Result<Probe, VerifyError> {
         let inner = self.header.b.rows;
         let mut probe = Probe::new(element, inner as usize, rect.cols as usize, os::random())?;
-        let panel = Rect { row: 0, rows: inner, col: rect.col, cols: rect.cols };
+        let panel = Rect {
+            row: 0,
+            rows: inner,
+            col: rect.col,
+            cols: rect.cols,
+        };
         for part in self.header.b.grid().parts(panel) {
             let block = self.store.read_block(self.b, part.index).await?;
             probe.project_b(&block, compute::placement(&part))?;

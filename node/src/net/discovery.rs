@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{reach, urls};
-#[cfg(any())]
 use crate::app::App;
 
 /// The service type.
@@ -58,7 +57,6 @@ pub struct Discovery {
     stop: CancellationToken,
 }
 
-#[cfg(any())]
 /// Announces `app` and passes what is found to `App::hint`.
 ///
 /// # Errors

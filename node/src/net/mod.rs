@@ -6,53 +6,35 @@
 
 pub mod accept;
 pub mod assets;
-#[cfg(any())]
 mod call;
-#[cfg(any())]
 pub mod dial;
 pub mod discovery;
 pub mod guard;
-#[cfg(any())]
 mod jobs;
-#[cfg(any())]
 mod link;
-#[cfg(any())]
 mod matrices;
-#[cfg(any())]
 mod peers;
 pub mod reach;
 pub mod reply;
-#[cfg(any())]
 mod routes;
 mod socket;
 pub mod urls;
-#[cfg(any())]
 mod ws;
 
 use std::io;
-#[cfg(any())]
 use std::sync::Arc;
 
-#[cfg(any())]
 use hyper::Request;
-#[cfg(any())]
 use hyper::body::Incoming;
-#[cfg(any())]
 use hyper::service::Service;
-#[cfg(any())]
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-#[cfg(any())]
 use tokio_util::sync::CancellationToken;
-#[cfg(any())]
 use warp::reply::Response;
 
-#[cfg(any())]
 use crate::app::App;
 use crate::config::NodeConfig;
-#[cfg(any())]
 use accept::{Limits, Peer};
-#[cfg(any())]
 use call::Web;
 
 /// Opens the port of `config`.
@@ -63,13 +45,11 @@ pub async fn bind(config: &NodeConfig) -> io::Result<TcpListener> {
     accept::listen(config.bind, config.port)
 }
 
-#[cfg(any())]
 /// Serves `app` until `shutdown`; returns within a second after it.
 pub async fn serve(app: App, listener: TcpListener, shutdown: CancellationToken) {
     serve_with(app, listener, shutdown, Limits::default()).await;
 }
 
-#[cfg(any())]
 /// [`serve`] with other bounds.
 pub async fn serve_with(
     app: App,
@@ -103,7 +83,6 @@ pub async fn serve_with(
     accept::run(listener, limits, shutdown, handle).await;
 }
 
-#[cfg(any())]
 /// Asks the guard.
 fn admit(web: &Web, request: &Request<Incoming>) -> Result<(), crate::error::ApiError> {
     let local = request
