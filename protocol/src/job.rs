@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
-use crate::matrix::{ElementType, Manifest};
+use crate::matrix::{Dtype, ElementType, LIMBS_MAX, Manifest};
 use crate::tile::Tiling;
 
 /// How elements are computed; part of a job's header.
@@ -61,5 +61,78 @@ impl JobHeader {
     /// 2·rows·inner·cols.
     pub fn operations(&self) -> u128 {
         2 * u128::from(self.a.rows) * u128::from(self.a.cols) * u128::from(self.b.cols)
+    }
+}
+
+/// The most bytes of a tile that a worker takes on.
+const TILE_BYTES_MAX: u64 = 32 << 20;
+
+/// Why a job's header was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the job is not of the stated form: {0}")]
+pub struct HeaderError(pub &'static str);
+
+impl JobHeader {
+    /// Checks a header that came from elsewhere, so that nothing computed from it can overflow or
+    /// be outside a matrix.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), HeaderError> {
+        let manifests = self.a.check().and_then(|()| self.b.check());
+        manifests.map_err(|error| HeaderError(error.0))?;
+        if self.a.cols != self.b.rows {
+            return Err(HeaderError("the factors do not fit"));
+        }
+        let dtype = self.element.dtype;
+        if self.a.element.dtype != dtype || self.b.element.dtype != dtype {
+            return Err(HeaderError("element types differ"));
+        }
+        let limbs = self.element.limbs;
+        let floats = dtype != Dtype::Int;
+        if limbs == 0 || limbs > LIMBS_MAX || (floats && limbs != 1) {
+            return Err(HeaderError("number of limbs"));
+        }
+        if floats == (self.class == KernelClass::Exact) {
+            return Err(HeaderError("the class does not fit the element type"));
+        }
+        let tiling = &self.tiling;
+        if tiling.rows != self.a.rows || tiling.cols != self.b.cols {
+            return Err(HeaderError("the tiling is of another matrix"));
+        }
+        if tiling.tile_rows == 0 || tiling.tile_cols == 0 {
+            return Err(HeaderError("empty tiles"));
+        }
+        let tiles = tiling.grid_rows().checked_mul(tiling.grid_cols());
+        if tiles.is_none_or(|tiles| tiles > crate::plan::TILES_MAX) {
+            return Err(HeaderError("too many tiles"));
+        }
+        let first = tiling.rect(0);
+        let bytes = first
+            .rows
+            .checked_mul(first.cols)
+            .and_then(|elements| elements.checked_mul(self.element.bytes()));
+        if bytes.is_none_or(|bytes| bytes > TILE_BYTES_MAX) {
+            return Err(HeaderError("tiles are too large"));
+        }
+        Ok(())
+    }
+
+    /// Bytes of tile `tile`'s result.
+    ///
+    /// # Panics
+    /// When there is no such tile.
+    pub fn tile_bytes(&self, tile: u32) -> u64 {
+        let rect = self.tiling.rect(u64::from(tile));
+        rect.rows * rect.cols * self.element.bytes()
+    }
+
+    /// 2·rows·inner·cols of tile `tile`, at most `u64::MAX`.
+    ///
+    /// # Panics
+    /// When there is no such tile.
+    pub fn tile_operations(&self, tile: u32) -> u64 {
+        let rect = self.tiling.rect(u64::from(tile));
+        (2 * rect.rows * rect.cols).saturating_mul(self.a.cols)
     }
 }

@@ -4,15 +4,25 @@
 //! time and randomness are arguments, effects are data. [`engine::Engine`] composes the machines;
 //! the node's event loop and the tests drive it through the same four calls.
 
+mod cache;
 pub mod codec;
 pub mod engine;
 pub mod id;
 pub mod io;
 pub mod job;
 pub mod matrix;
+mod membership;
 pub mod message;
 pub mod page;
 pub mod plan;
+pub mod prng;
+mod progress;
+mod remote;
+mod scheduler;
+mod share;
+mod slab;
 pub mod status;
 pub mod tile;
 pub mod time;
+mod timer;
+mod worker;

@@ -1,5 +1,6 @@
 //! How a product is cut into tiles, and how long it should take.
 
+use crate::job::JobHeader;
 use crate::matrix::{ElementType, Grid, Manifest};
 use crate::tile::Tiling;
 
@@ -71,4 +72,30 @@ pub fn tiling(a: &Manifest, b: &Manifest, c: ElementType, slots_total: u32) -> T
 /// when no device is there.
 pub fn predict(operations: u128, mflops: f64) -> Option<f64> {
     (mflops > 0.0).then(|| operations as f64 / (mflops * 1e6))
+}
+
+/// The least bytes that devices other than the coordinator must be sent and send back, when they
+/// compute `shares` of C (each at most 1). A share x of an m × n result is a rectangle h × w of
+/// area x·m·n; it needs h rows of A and w columns of B and returns itself:
+/// V = Σ (h·k·a + w·k·b + h·w·c) bytes, least for h·a = w·b within m and n. For square matrices
+/// of one element size that is b·n²·(2·Σ√x + Σx).
+pub fn bytes_floor(header: &JobHeader, shares: &[f64]) -> u64 {
+    let (m, k, n) = (header.a.rows, header.a.cols, header.b.cols);
+    let (m, k, n) = (m as f64, k as f64, n as f64);
+    let bytes = |element: ElementType| element.bytes() as f64;
+    let (a, b, c) = (
+        bytes(header.a.element),
+        bytes(header.b.element),
+        bytes(header.element),
+    );
+    let floor = |&share: &f64| {
+        let area = share.clamp(0.0, 1.0) * m * n;
+        if area <= 0.0 {
+            return 0.0;
+        }
+        let h = (area * b / a).sqrt().clamp(area / n, m);
+        let w = area / h;
+        h * k * a + w * k * b + area * c
+    };
+    shares.iter().map(floor).sum::<f64>() as u64
 }

@@ -41,6 +41,14 @@ impl Add<Span> for Instant {
     }
 }
 
+impl Add for Span {
+    type Output = Span;
+
+    fn add(self, span: Span) -> Span {
+        Span(self.0.saturating_add(span.0))
+    }
+}
+
 impl Sub for Instant {
     type Output = Span;
 

@@ -1,0 +1,162 @@
+//! What other nodes say of their jobs.
+
+use std::collections::BTreeMap;
+
+use crate::id::{DeviceId, JobId};
+use crate::status::{JobState, JobStatus};
+use crate::time::{Instant, Span};
+
+/// Statuses in one message.
+pub const NEWS_MAX: usize = 256;
+/// Jobs remembered.
+const JOBS_MAX: usize = 4_096;
+/// How long the job of a coordinator that is gone is remembered.
+const KEPT: Span = Span::from_secs(2 * 3_600);
+/// How long an ended job is remembered, at most: its coordinator forgets it too.
+const KEPT_ENDED: Span = Span::from_secs(24 * 3_600);
+
+/// News that breaks the rules.
+#[derive(Debug)]
+pub struct Invalid;
+
+/// The jobs of other nodes.
+#[derive(Debug, Default)]
+pub struct RemoteJobs {
+    jobs: BTreeMap<JobId, Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    status: JobStatus,
+    at: Instant,
+    forget_at: Instant,
+    lost: bool,
+}
+
+impl RemoteJobs {
+    /// A coordinator tells of its jobs; gives those that changed.
+    ///
+    /// # Errors
+    /// When it speaks of another's jobs, or without bounds.
+    pub fn handle_news(
+        &mut self,
+        from: DeviceId,
+        jobs: Vec<JobStatus>,
+        now: Instant,
+    ) -> Result<Vec<JobId>, Invalid> {
+        if jobs.len() > NEWS_MAX {
+            return Err(Invalid);
+        }
+        if !jobs.iter().all(|job| job.coordinator == from && sane(job)) {
+            return Err(Invalid);
+        }
+        Ok(self.put(jobs, now))
+    }
+
+    /// Takes statuses from a trusted source (a page's own node); gives those that changed.
+    pub fn put(&mut self, jobs: Vec<JobStatus>, now: Instant) -> Vec<JobId> {
+        let mut changed = Vec::new();
+        for status in jobs {
+            let job = status.job;
+            let known = self.jobs.get(&job);
+            let stolen = known.is_some_and(|told| {
+                told.status.coordinator != status.coordinator || told.status.state.has_ended()
+            });
+            if stolen {
+                continue;
+            }
+            if known.is_none() && self.jobs.len() >= JOBS_MAX && !self.drop_one() {
+                continue;
+            }
+            let told = Told {
+                status,
+                at: now,
+                forget_at: now + KEPT_ENDED,
+                lost: false,
+            };
+            self.jobs.insert(job, told);
+            changed.push(job);
+        }
+        changed
+    }
+
+    fn drop_one(&mut self) -> bool {
+        let ended = self
+            .jobs
+            .iter()
+            .filter(|(_, told)| told.status.state.has_ended() || told.lost);
+        let oldest = ended.min_by_key(|(_, told)| told.at).map(|(job, _)| *job);
+        oldest.is_some_and(|job| self.jobs.remove(&job).is_some())
+    }
+
+    /// A coordinator is gone: its jobs stay as they were last seen, for a while.
+    pub fn handle_lost(&mut self, coordinator: DeviceId, now: Instant) {
+        let of = |told: &&mut Told| told.status.coordinator == coordinator && !told.lost;
+        for told in self.jobs.values_mut().filter(of) {
+            told.lost = true;
+            told.forget_at = told.forget_at.min(now + KEPT);
+            told.status.seconds += running_since(told, now);
+            told.at = now;
+        }
+    }
+
+    /// Drops what is too old.
+    pub fn handle_time(&mut self, now: Instant) {
+        self.jobs.retain(|_, told| now < told.forget_at);
+    }
+
+    /// When to call [`RemoteJobs::handle_time`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.jobs.values().map(|told| told.forget_at).min()
+    }
+
+    /// Forgets a job.
+    pub fn forget(&mut self, job: JobId) {
+        self.jobs.remove(&job);
+    }
+
+    /// The status of a job as of now.
+    pub fn status(&self, job: JobId, now: Instant) -> Option<JobStatus> {
+        self.jobs.get(&job).map(|told| current(told, now))
+    }
+
+    /// All statuses as of now.
+    pub fn all(&self, now: Instant) -> impl Iterator<Item = JobStatus> {
+        self.jobs.values().map(move |told| current(told, now))
+    }
+}
+
+fn current(told: &Told, now: Instant) -> JobStatus {
+    let mut status = told.status.clone();
+    status.seconds += running_since(told, now);
+    status
+}
+
+fn running_since(told: &Told, now: Instant) -> f64 {
+    let running = matches!(told.status.state, JobState::Queued | JobState::Running);
+    if running && !told.lost {
+        (now - told.at).as_secs_f64()
+    } else {
+        0.0
+    }
+}
+
+/// Whether a status that came from elsewhere is within bounds.
+fn sane(status: &JobStatus) -> bool {
+    let texts = |part: &crate::status::Contribution| {
+        part.name.len() <= 256
+            && part.user_agent.len() <= 1_024
+            && [part.compute_ms, part.transfer_ms, part.mflops]
+                .iter()
+                .all(|number| number.is_finite())
+    };
+    status.name.len() <= 4_096
+        && status
+            .error
+            .as_ref()
+            .is_none_or(|error| error.len() <= 4_096)
+        && status.contributions.len() <= 4_096
+        && status.contributions.iter().all(texts)
+        && status.seconds.is_finite()
+        && status.predicted_seconds.is_none_or(f64::is_finite)
+}
