@@ -1,0 +1,398 @@
+//! `gemmesh multiply A B`: from two files to the product, with whatever node there is.
+
+use std::fs;
+use std::future::Future;
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use gemmesh_protocol::status::{JobState, JobStatus};
+use serde_json::{Value, json};
+
+use super::args::{LogArgs, LogFormat, ModeArg, MultiplyArgs};
+use super::client::{Client, Format, Matrix, Source, Submission};
+use super::error::{CliError, Exit};
+use super::locate::{self, Embedded};
+use super::output::{self, Target};
+use super::progress::{self, Progress};
+use super::{jobs, logging, signals, text};
+
+/// More elements than this do not help anybody on a terminal.
+const TERMINAL_ELEMENTS_MAX: u64 = 2_500;
+/// `--json` without `-o` carries a result of at most this many elements.
+const JSON_ELEMENTS_MAX: u64 = 10_000;
+/// How often the bar is redrawn.
+const BAR_INTERVAL: Duration = Duration::from_millis(200);
+/// How often a node that stopped answering is asked again before the command gives up.
+const CONTACT_TRIES: u32 = 5;
+/// The time between two such tries.
+const CONTACT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Resolves when the person wants to stop.
+type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Multiplies.
+///
+/// # Errors
+/// Bad input, no node, or a job that failed.
+pub async fn run(args: MultiplyArgs) -> Result<(), CliError> {
+    let log = LogArgs {
+        log_level: std::env::var("GEMMESH_LOG_LEVEL").ok(),
+        log_format: LogFormat::Text,
+    };
+    logging::start(&log, "error")?;
+    let mut stop: Stop = Box::pin(
+        signals::stop_requested()
+            .map_err(|error| CliError::failed(format!("Ctrl-C can not be caught: {error}"), ""))?,
+    );
+    let input = Input::check(&args)?;
+    let ModeArg::Plain = args.mode;
+    let (client, embedded) = match reach(&args).await? {
+        Some(client) => (client, None),
+        None => {
+            let (embedded, client) = Embedded::start().await?;
+            (client, Some(embedded))
+        }
+    };
+    let progress = Progress::new();
+    let outcome = multiply(&args, input, &client, embedded.is_some(), &progress, &mut stop).await;
+    progress.clear();
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    outcome
+}
+
+/// The node that was asked for or this device's, known to answer; `None`: start one.
+async fn reach(args: &MultiplyArgs) -> Result<Option<Client>, CliError> {
+    if let Some(url) = &args.query.node {
+        let client = Client::new(url);
+        client.nodes().await?;
+        return Ok(Some(client));
+    }
+    let found = locate::local().await?;
+    if found.is_none() && args.detach {
+        return Err(CliError::unreachable(
+            "--detach needs a node that stays, and none runs on this device",
+            "start one with `gemmesh serve`, or say which with --node URL",
+        ));
+    }
+    Ok(found)
+}
+
+/// The files, found good as far as that can be seen without a node.
+struct Input {
+    a: Factor,
+    b: Factor,
+    output: Option<(Target, Format)>,
+}
+
+struct Factor {
+    name: String,
+    format: Format,
+    /// `None` is standard input.
+    file: Option<(fs::File, u64)>,
+    /// The same file again needs no second transfer.
+    canonical: Option<std::path::PathBuf>,
+}
+
+impl Input {
+    fn check(args: &MultiplyArgs) -> Result<Self, CliError> {
+        if args.a == Path::new("-") && args.b == Path::new("-") {
+            return Err(CliError::usage(
+                "A and B can not both come from standard input",
+                "give one of them as a file",
+            ));
+        }
+        let output = match &args.output {
+            Some(path) => Some((Target::check(path)?, Format::of(path)?)),
+            None => None,
+        };
+        Ok(Self { a: Factor::open(&args.a)?, b: Factor::open(&args.b)?, output })
+    }
+}
+
+impl Factor {
+    fn open(path: &Path) -> Result<Self, CliError> {
+        let name = path.display().to_string();
+        let format = Format::of(path)?;
+        if path == Path::new("-") {
+            let name = "standard input".to_owned();
+            return Ok(Self { name, format, file: None, canonical: None });
+        }
+        let cannot = |why: &str| {
+            CliError::usage(format!("{name} can not be read: {why}"), "check the name and the permissions")
+        };
+        let file = fs::File::open(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => cannot("there is no such file"),
+            std::io::ErrorKind::PermissionDenied => cannot("permission denied"),
+            _ => cannot(&error.to_string()),
+        })?;
+        let data = file.metadata().map_err(|error| cannot(&error.to_string()))?;
+        if data.is_dir() {
+            return Err(cannot("it is a directory"));
+        }
+        let canonical = fs::canonicalize(path).ok();
+        Ok(Self { name, format, file: Some((file, data.len())), canonical })
+    }
+
+    async fn send(self, client: &Client, dtype: Option<&'static str>) -> Result<Matrix, CliError> {
+        let source = match self.file {
+            Some((file, bytes)) => Source::file(tokio::fs::File::from_std(file), bytes),
+            None => Source::stdin(),
+        };
+        let sent = client.put_matrix(source, self.format, dtype).await;
+        sent.map_err(|error| if error.exit == Exit::Unreachable { error } else { error.about(&self.name) })
+    }
+}
+
+async fn multiply(
+    args: &MultiplyArgs,
+    input: Input,
+    client: &Client,
+    embedded: bool,
+    progress: &Progress,
+    stop: &mut Stop,
+) -> Result<(), CliError> {
+    let Input { a, b, output } = input;
+    let names = (a.name.clone(), b.name.clone());
+    let dtype = args.dtype.map(super::args::DtypeArg::name);
+    let submitting = async {
+        let same = a.canonical.is_some() && a.canonical == b.canonical;
+        progress.step(&format!("sending {}", a.name));
+        let a = a.send(client, dtype).await?;
+        let b = if same {
+            a.clone()
+        } else {
+            progress.step(&format!("sending {}", b.name));
+            b.send(client, dtype).await?
+        };
+        check_shapes(&names, &a, &b)?;
+        if output.is_none() && !args.detach && !args.query.json {
+            check_terminal(a.rows, b.cols)?;
+        }
+        let default_name = format!("{} · {}", base(&names.0), base(&names.1));
+        let name = args.name.clone().unwrap_or_else(|| text::shortened(&text::clean(&default_name), 64));
+        let submission = Submission { a: &a.id, b: &b.id, dtype, reproducible: args.reproducible, name: &name };
+        client.submit(&submission).await
+    };
+    let submitted = tokio::select! {
+        submitted = submitting => submitted?,
+        () = &mut *stop => return Err(CliError::failed("stopped; no job was submitted", "")),
+    };
+    if args.detach {
+        progress.clear();
+        return detached(args, client, &submitted.job, &submitted.token);
+    }
+
+    let status = follow(args, client, &submitted.job, progress, stop).await?;
+    check_outcome(&status)?;
+    let place = if embedded { None } else { Some(client.url()) };
+    let written = deliver(args, client, &status, output, progress).await?;
+    if args.query.json {
+        let mut object = jobs::to_value(&status);
+        object["node"] = place.into();
+        object["output"] = written;
+        return output::json(&object);
+    }
+    report(&status);
+    Ok(())
+}
+
+fn check_shapes(names: &(String, String), a: &Matrix, b: &Matrix) -> Result<(), CliError> {
+    if a.cols == b.rows {
+        return Ok(());
+    }
+    Err(CliError::usage(
+        format!(
+            "{} is {}×{} and {} is {}×{}: a product needs as many columns in A ({}) as rows in B ({})",
+            names.0, a.rows, a.cols, names.1, b.rows, b.cols, a.cols, b.rows
+        ),
+        if a.rows == b.cols { "exchange the two files" } else { "check which files belong together" },
+    ))
+}
+
+fn check_terminal(rows: u64, cols: u64) -> Result<(), CliError> {
+    let elements = u128::from(rows) * u128::from(cols);
+    if elements <= TERMINAL_ELEMENTS_MAX.into() || !std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(CliError::usage(
+        format!("C would be {rows}×{cols}: too large to print on a terminal"),
+        "write it to a file with -o c.npy, or print it anyway with -o -",
+    ))
+}
+
+fn base(name: &str) -> String {
+    Path::new(name).file_name().map_or_else(|| name.to_owned(), |base| base.to_string_lossy().into_owned())
+}
+
+fn detached(args: &MultiplyArgs, client: &Client, job: &str, token: &str) -> Result<(), CliError> {
+    if args.query.json {
+        return output::json(&json!({"job": job, "token": token, "node": client.url()}));
+    }
+    output::print(&format!("{}\n", text::clean(job)))?;
+    output::note(&format!(
+        "submitted to {}; fetch it with: gemmesh result {} -o c.npy --node {}",
+        client.url(),
+        text::clean(job),
+        client.url()
+    ));
+    Ok(())
+}
+
+/// Waits for the end of a job. Ctrl-C and `--timeout` cancel it.
+async fn follow(
+    args: &MultiplyArgs,
+    client: &Client,
+    job: &str,
+    progress: &Progress,
+    stop: &mut Stop,
+) -> Result<JobStatus, CliError> {
+    let limit = async {
+        match args.timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let bar = async {
+        let mut ticks = tokio::time::interval(BAR_INTERVAL);
+        loop {
+            ticks.tick().await;
+            if !progress.is_shown() {
+                std::future::pending::<()>().await;
+            }
+            // The question for the end reports what is wrong with the node.
+            if let Ok(status) = client.job(job).await {
+                progress.job(&status);
+            }
+        }
+    };
+    let why = tokio::select! {
+        ended = end(client, job) => return ended,
+        () = bar => unreachable!("the bar is drawn until something else ends"),
+        () = limit => format!("not done after {}", text::seconds(args.timeout.unwrap_or_default().as_secs_f64())),
+        () = stop => "stopped".to_owned(),
+    };
+    progress.clear();
+    match client.cancel(job).await {
+        Ok(()) => Err(CliError::failed(format!("{why}; job {} is cancelled", short(job)), "")),
+        Err(error) => Err(CliError::failed(
+            format!("{why}, but job {} could not be cancelled: {}", short(job), error.message),
+            format!("gemmesh cancel {} --node {}", short(job), client.url()),
+        )),
+    }
+}
+
+/// The status of a job once it has ended, asked in one question that the node leaves open.
+async fn end(client: &Client, job: &str) -> Result<JobStatus, CliError> {
+    let mut failures = 0;
+    loop {
+        match client.wait(job).await {
+            Ok(status) if status.state.has_ended() => return Ok(status),
+            Ok(_) => failures = 0,
+            Err(error) if error.exit == Exit::Unreachable => {
+                failures += 1;
+                if failures == CONTACT_TRIES {
+                    return Err(CliError::unreachable(
+                        format!("lost contact while job {} was running: {}", short(job), error.message),
+                        format!("when the node is back: gemmesh job {} --node {}", short(job), client.url()),
+                    ));
+                }
+                tokio::time::sleep(CONTACT_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn check_outcome(status: &JobStatus) -> Result<(), CliError> {
+    let job = status.job.short();
+    match status.state {
+        JobState::Done => Ok(()),
+        JobState::Cancelled => Err(CliError::failed(format!("job {job} was cancelled by somebody"), "")),
+        _ => {
+            let reason = status.error.as_deref().unwrap_or("the node gave no reason");
+            Err(CliError::failed(format!("job {job} failed: {reason}"), ""))
+        }
+    }
+}
+
+/// Puts the result where it belongs; what `--json` says about that.
+async fn deliver(
+    args: &MultiplyArgs,
+    client: &Client,
+    status: &JobStatus,
+    output: Option<(Target, Format)>,
+    progress: &Progress,
+) -> Result<Value, CliError> {
+    let job = status.job.to_string();
+    let elements = u128::from(status.rows) * u128::from(status.cols);
+    match output {
+        None if args.query.json && elements > JSON_ELEMENTS_MAX.into() => Ok(Value::Null),
+        None if args.query.json => client.result_json(&job).await,
+        // Standard output already carries the object.
+        Some((Target::Stdout, _)) if args.query.json => client.result_json(&job).await,
+        None => {
+            progress.clear();
+            Target::Stdout.write(client, &job, Format::Csv).await.map(Value::from)
+        }
+        Some((target, format)) => {
+            if target.is_stdout() {
+                progress.clear();
+            } else {
+                progress.step("writing the result");
+            }
+            let bytes = target.write(client, &job, format).await?;
+            progress.clear();
+            let file = args.output.as_deref().unwrap_or(Path::new("-")).display().to_string();
+            if !args.query.json && !target.is_stdout() {
+                output::note(&format!("wrote {file} ({})", text::bytes(bytes)));
+            }
+            Ok(json!({"file": file, "format": format.name(), "bytes": bytes}))
+        }
+    }
+}
+
+/// Who computed what.
+fn report(status: &JobStatus) {
+    output::note(&format!(
+        "{} {} in {}, {}, {}",
+        jobs::shape(status),
+        status.dtype.name(),
+        text::seconds(status.seconds),
+        text::gflops(progress::speed(status)),
+        text::count(progress::helpers(status), "device")
+    ));
+    output::note(jobs::contributions(status).render(2).trim_end());
+}
+
+fn short(job: &str) -> String {
+    text::clean(&job.chars().take(8).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_do_not_match_are_named_with_their_files() {
+        let matrix = |rows, cols| Matrix { id: String::new(), rows, cols };
+        let names = ("a.csv".to_owned(), "b.npy".to_owned());
+        assert!(check_shapes(&names, &matrix(2, 3), &matrix(3, 2)).is_ok());
+        let error = check_shapes(&names, &matrix(2, 3), &matrix(2, 4)).unwrap_err();
+        for part in ["a.csv is 2×3", "b.npy is 2×4"] {
+            assert!(error.message.contains(part), "{}", error.message);
+        }
+        assert_eq!(error.exit, Exit::Usage);
+        let turned = check_shapes(&names, &matrix(2, 3), &matrix(4, 2)).unwrap_err();
+        assert!(turned.hint.contains("exchange"), "{}", turned.hint);
+    }
+
+    #[test]
+    fn jobs_are_named_after_their_files() {
+        assert_eq!(base("/x/a.npy"), "a.npy");
+        assert_eq!(base("standard input"), "standard input");
+    }
+}

@@ -1,0 +1,144 @@
+//! Results to standard output or a file, notes to standard error.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::client::{Client, Format};
+use super::error::CliError;
+use super::text;
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+///
+/// # Errors
+/// Standard output can not be written.
+pub fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::failed(format!("standard output can not be written: {error}"), ""))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints JSON for programs.
+///
+/// # Errors
+/// Standard output can not be written.
+pub fn json(value: &Value) -> Result<(), CliError> {
+    print(&format!("{}\n", text::json(value)))
+}
+
+/// Tells the person something; a lost standard error is no reason to stop.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Where a result goes, known to be writable before anything is computed.
+#[derive(Debug)]
+pub enum Target {
+    /// Standard output.
+    Stdout,
+    /// A file, replaced at once when everything is there.
+    File {
+        /// As the person wrote it.
+        name: String,
+        /// Where links lead.
+        path: PathBuf,
+    },
+}
+
+impl Target {
+    /// Looks whether `path` can be written.
+    ///
+    /// # Errors
+    /// Names the path and what is wrong with it.
+    pub fn check(path: &Path) -> Result<Self, CliError> {
+        if path == Path::new("-") {
+            return Ok(Target::Stdout);
+        }
+        let name = path.display().to_string();
+        // A link is followed, so that the file behind it is replaced and not the link.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if path.is_dir() {
+            return Err(CliError::usage(format!("{name} is a directory"), "name a file in it"));
+        }
+        let target = Target::File { name, path };
+        target.draft().map(|_| target)
+    }
+
+    /// Whether this is standard output.
+    pub fn is_stdout(&self) -> bool {
+        matches!(self, Target::Stdout)
+    }
+
+    /// Fetches the result of a job and writes it; the number of bytes. A file is complete or
+    /// left as it was.
+    ///
+    /// # Errors
+    /// There is no result, or it can not be written.
+    pub async fn write(&self, client: &Client, job: &str, format: Format) -> Result<u64, CliError> {
+        let Target::File { name, path } = self else {
+            return client.result(job, format, &mut tokio::io::stdout(), "standard output").await;
+        };
+        let draft = self.draft()?;
+        let cannot = |error: io::Error| unwritable(name, &error);
+        let mut file = tokio::fs::File::from_std(draft.reopen().map_err(cannot)?);
+        let bytes = client.result(job, format, &mut file, name).await.map_err(|error| error.about(name))?;
+        drop(file);
+        draft.persist(path).map_err(|error| unwritable(name, &error.error))?;
+        Ok(bytes)
+    }
+
+    /// A file beside the target, which takes its place in the end.
+    fn draft(&self) -> Result<tempfile::NamedTempFile, CliError> {
+        let Target::File { name, path } = self else {
+            unreachable!("only files have drafts");
+        };
+        let dir = match path.parent() {
+            Some(dir) if dir != Path::new("") => dir,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".gemmesh-").suffix(".part");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            // What the person's umask leaves of it, as for any other file.
+            builder.permissions(fs::Permissions::from_mode(0o666));
+        }
+        builder.tempfile_in(dir).map_err(|error| unwritable(name, &error))
+    }
+}
+
+fn unwritable(name: &str, error: &io::Error) -> CliError {
+    // The name of the draft in the message would only puzzle.
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "its directory does not exist".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::StorageFull => "the disk is full".to_owned(),
+        _ => error.to_string(),
+    };
+    CliError::usage(format!("{name} can not be written: {why}"), "choose another place with -o")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_can_not_be_written_is_named_before_anything_is_computed() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("no").join("c.npy");
+        let error = Target::check(&missing).unwrap_err();
+        assert!(error.message.contains("c.npy") && error.message.contains("directory"), "{}", error.message);
+        let error = Target::check(dir.path()).unwrap_err();
+        assert!(error.message.contains("is a directory"), "{}", error.message);
+        assert!(Target::check(Path::new("-")).unwrap().is_stdout());
+        assert!(Target::check(&dir.path().join("c.npy")).is_ok());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "checking leaves nothing behind");
+    }
+}
