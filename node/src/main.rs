@@ -1,9 +1,7 @@
 //! The `gemmesh` program.
 
-mod cli;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    gemmesh_node::cli::main()
 }

@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::values::{Address, NodeUrl, Size, address, duration, label, node_url, size};
 
-/// Where options of the node appear in `--help`.
-const NODE: &str = "Options of `gemmesh serve` (also the default command)";
+/// Where options of the node appear in its help.
+const NODE: &str = "Options";
 /// Where options that every command has for reaching a node appear.
 const REACH: &str = "Which node";
 
@@ -23,7 +23,7 @@ Examples:
   gemmesh doctor                           why devices do not find each other, and the fix
 ";
 
-const TEMPLATE: &str = "{about}\n\n{before-help}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+const TEMPLATE: &str = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Pools the devices in a room into one matrix multiplier.
 #[derive(Debug, Parser)]
@@ -33,8 +33,8 @@ const TEMPLATE: &str = "{about}\n\n{before-help}\n{usage-heading} {usage}\n\n{al
     before_help = EXAMPLES,
     help_template = TEMPLATE,
     args_conflicts_with_subcommands = true,
-    after_help = "`gemmesh help COMMAND` has examples for each command. Exit codes: 0 done, \
-                  1 the job failed, 2 bad usage or bad input, 3 no node reached.",
+    after_help = "`gemmesh` alone takes the options of `gemmesh serve`; each can also be set as GEMMESH_OPTION.\n\
+                  Exit codes: 0 done, 1 the job failed, 2 bad usage or bad input, 3 no node reached.",
     max_term_width = 100
 )]
 pub struct Cli {
@@ -132,7 +132,12 @@ Examples:
 #[command(next_help_heading = NODE)]
 pub struct ServeArgs {
     /// TCP port of the page, the API and the mesh; 0 takes any free one
-    #[arg(long, env = "GEMMESH_PORT", value_name = "PORT", default_value_t = 8080, hide_env_values = true)]
+    #[arg(
+        long,
+        env = "GEMMESH_PORT",
+        value_name = "PORT",
+        default_value_t = 8080
+    )]
     pub port: u16,
     /// Use this address alone, for HTTP and mDNS (default: all of this device)
     #[arg(long, env = "GEMMESH_BIND", value_name = "ADDR")]
@@ -165,7 +170,12 @@ pub struct ServeArgs {
     #[arg(long, env = "GEMMESH_RESULT_TTL", value_name = "DURATION", value_parser = duration, default_value = "2h")]
     pub result_ttl: Duration,
     /// Answer requests for this host name too; may be repeated
-    #[arg(long = "allow-host", env = "GEMMESH_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    #[arg(
+        long = "allow-host",
+        env = "GEMMESH_ALLOW_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
     pub allow_hosts: Vec<String>,
     /// A QR code of this node's address (auto: on a terminal)
     #[arg(long, env = "GEMMESH_QR", value_name = "WHEN", value_enum, default_value_t = When::Auto)]
@@ -313,7 +323,12 @@ pub struct BenchArgs {
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// The port a node would use
-    #[arg(long, env = "GEMMESH_PORT", value_name = "PORT", default_value_t = 8080)]
+    #[arg(
+        long,
+        env = "GEMMESH_PORT",
+        value_name = "PORT",
+        default_value_t = 8080
+    )]
     pub port: u16,
     /// The only address a node would use
     #[arg(long, env = "GEMMESH_BIND", value_name = "ADDR")]

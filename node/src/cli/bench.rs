@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gemmesh_kernel::tile::{Element, Placement, TileProduct, TileSpec};
-use gemmesh_kernel::{Class, peak};
+use gemmesh_kernel::{Class, KernelError, peak};
 use serde_json::{Value, json};
 
 use super::args::BenchArgs;
@@ -45,13 +45,21 @@ struct Figure {
 /// Not enough memory.
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let threads = args.threads.unwrap_or_else(config::threads);
-    let counts = if threads == 1 { vec![1] } else { vec![1, threads] };
+    let counts = if threads == 1 {
+        vec![1]
+    } else {
+        vec![1, threads]
+    };
     let progress = Progress::new();
     let mut results = Vec::new();
     for kind in kinds() {
         let mut figures = Vec::new();
         for &threads in &counts {
-            progress.step(&format!("{} on {}", kind.name, text::count(threads.into(), "thread")));
+            progress.step(&format!(
+                "{} on {}",
+                kind.name,
+                text::count(threads.into(), "thread")
+            ));
             figures.push(Figure {
                 threads,
                 mflops: speed(&kind, threads)?,
@@ -61,7 +69,11 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         results.push((kind, figures));
     }
     progress.clear();
-    if args.json { output::json(&as_json(&results)) } else { output::print(&as_table(&results)) }
+    if args.json {
+        output::json(&as_json(&results))
+    } else {
+        output::print(&as_table(&results))
+    }
 }
 
 fn kinds() -> [Kind; 4] {
@@ -74,21 +86,47 @@ fn kinds() -> [Kind; 4] {
         b_bits: INT_BITS,
     };
     [
-        Kind { name: "f64", what: "the default", element: Element::F64, class: Class::Any },
-        Kind { name: "f32", what: "the default", element: Element::F32, class: Class::Any },
-        Kind { name: "f64 --reproducible", what: "two roundings", element: Element::F64, class: Class::Separate },
-        Kind { name: "int", what: "32-bit values, exact", element: int, class: Class::Any },
+        Kind {
+            name: "f64",
+            what: "the default",
+            element: Element::F64,
+            class: Class::Any,
+        },
+        Kind {
+            name: "f32",
+            what: "the default",
+            element: Element::F32,
+            class: Class::Any,
+        },
+        Kind {
+            name: "f64 --reproducible",
+            what: "two roundings",
+            element: Element::F64,
+            class: Class::Separate,
+        },
+        Kind {
+            name: "int",
+            what: "32-bit values, exact",
+            element: int,
+            class: Class::Any,
+        },
     ]
 }
 
 /// MFLOPS of products of edge [`EDGE`], one in each thread at a time.
 fn speed(kind: &Kind, threads: u32) -> Result<f64, CliError> {
-    let spec = TileSpec { element: kind.element, class: kind.class, rows: EDGE, cols: EDGE, inner: EDGE };
+    let spec = TileSpec {
+        element: kind.element,
+        class: kind.class,
+        rows: EDGE,
+        cols: EDGE,
+        inner: EDGE,
+    };
     let block = block(kind.element);
-    measure(threads, || {
+    let prepare = || {
         let mut tile = TileProduct::new(spec)?;
         let block = block.as_slice();
-        Ok(move || {
+        Ok::<_, KernelError>(move || {
             tile.reset(spec)?;
             tile.begin_slab(EDGE)?;
             let whole = Placement::whole(EDGE, EDGE, 0, 0);
@@ -102,8 +140,13 @@ fn speed(kind: &Kind, threads: u32) -> Result<f64, CliError> {
             }
             Ok((tile.operations(), start.elapsed()))
         })
+    };
+    measure(threads, prepare).map_err(|error| {
+        CliError::failed(
+            format!("the product can not be measured: {error}"),
+            "close other programs",
+        )
     })
-    .map_err(|error| CliError::failed(format!("the product can not be measured: {error}"), "close other programs"))
 }
 
 /// MFLOPS of multiply-adds in registers; integers have no such limit of their own.
@@ -159,7 +202,9 @@ where
     };
     thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
-        let speeds = running.into_iter().map(|thread| thread.join().expect("measuring does not panic"));
+        let speeds = running
+            .into_iter()
+            .map(|thread| thread.join().expect("measuring does not panic"));
         speeds.sum()
     })
 }
@@ -168,10 +213,16 @@ where
 fn block(element: Element) -> Vec<u8> {
     let values = (0..EDGE * EDGE).map(|index| (index * 7 % 23) as i32 - 11);
     match element {
-        Element::F64 => values.flat_map(|value| f64::from(value).to_le_bytes()).collect(),
-        Element::F32 => values.flat_map(|value| (value as f32).to_le_bytes()).collect(),
+        Element::F64 => values
+            .flat_map(|value| f64::from(value).to_le_bytes())
+            .collect(),
+        Element::F32 => values
+            .flat_map(|value| (value as f32).to_le_bytes())
+            .collect(),
         // Spread over all bits that the element is said to have.
-        Element::Int { .. } => values.flat_map(|value| (i64::from(value) * 390_000_001).to_le_bytes()).collect(),
+        Element::Int { .. } => values
+            .flat_map(|value| (i64::from(value) * 390_000_001).to_le_bytes())
+            .collect(),
     }
 }
 
@@ -200,7 +251,9 @@ fn as_table(results: &[(Kind, Vec<Figure>)]) -> String {
     ]);
     for (kind, figures) in results {
         for figure in figures {
-            let share = figure.limit.map(|limit| format!("{:.0} %", 100.0 * figure.mflops / limit));
+            let share = figure
+                .limit
+                .map(|limit| format!("{:.0} %", 100.0 * figure.mflops / limit));
             table.row(vec![
                 kind.name.to_owned(),
                 figure.threads.to_string(),
@@ -225,7 +278,12 @@ mod tests {
     #[test]
     fn blocks_fill_their_product_and_integers_use_the_bits_they_claim() {
         for kind in kinds() {
-            assert_eq!(block(kind.element).len(), EDGE * EDGE * kind.element.bytes()[0], "{}", kind.name);
+            assert_eq!(
+                block(kind.element).len(),
+                EDGE * EDGE * kind.element.bytes()[0],
+                "{}",
+                kind.name
+            );
         }
         let largest = 11_i64 * 390_000_001;
         assert_eq!(64 - largest.leading_zeros(), INT_BITS);
@@ -240,7 +298,13 @@ mod tests {
             })
         });
         assert_eq!(speed.map(|mflops| mflops.round()), Ok(6.0));
-        assert_eq!(measure(2, || Err::<fn() -> Result<(u64, Duration), &str>, _>("no memory")), Err("no memory"));
+        assert_eq!(
+            measure(
+                2,
+                || Err::<fn() -> Result<(u64, Duration), &'static str>, _>("no memory")
+            ),
+            Err("no memory")
+        );
     }
 
     #[test]
@@ -249,11 +313,21 @@ mod tests {
             .into_iter()
             .map(|kind| {
                 let limit = (kind.name != "int").then_some(2_000.0);
-                (kind, vec![Figure { threads: 1, mflops: 1_500.0, limit }])
+                (
+                    kind,
+                    vec![Figure {
+                        threads: 1,
+                        mflops: 1_500.0,
+                        limit,
+                    }],
+                )
             })
             .collect();
         let table = as_table(&results);
         assert_eq!(table.matches("75 %").count(), 3, "{table}");
-        assert_eq!(as_json(&results)["products"][3]["figures"][0]["limit_mflops"], Value::Null);
+        assert_eq!(
+            as_json(&results)["products"][3]["figures"][0]["limit_mflops"],
+            Value::Null
+        );
     }
 }

@@ -55,8 +55,6 @@ pub enum Format {
     Csv,
     /// Matrix Market.
     Mtx,
-    /// Nested arrays.
-    Json,
 }
 
 impl Format {
@@ -68,13 +66,20 @@ impl Format {
         if path == Path::new("-") {
             return Ok(Format::Csv);
         }
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let ending = path
+            .extension()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_ascii_lowercase();
         match ending.as_str() {
             "npy" => Ok(Format::Npy),
             "csv" => Ok(Format::Csv),
             "mtx" => Ok(Format::Mtx),
             _ => Err(CliError::usage(
-                format!("{}: the ending says how a file is read or written, and this one is not known", path.display()),
+                format!(
+                    "{}: the ending says how a file is read or written, and this one is not known",
+                    path.display()
+                ),
                 "use .npy (NumPy), .csv or .mtx (Matrix Market)",
             )),
         }
@@ -86,7 +91,6 @@ impl Format {
             Format::Npy => "npy",
             Format::Csv => "csv",
             Format::Mtx => "mtx",
-            Format::Json => "json",
         }
     }
 
@@ -95,7 +99,6 @@ impl Format {
             Format::Npy => "application/x-npy",
             Format::Csv => "text/csv",
             Format::Mtx => "text/x-matrix-market",
-            Format::Json => "application/json",
         }
     }
 }
@@ -133,7 +136,10 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client without TLS needs nothing from the system");
-        Self { base: url.0.clone(), http }
+        Self {
+            base: url.0.clone(),
+            http,
+        }
     }
 
     /// The node's URL.
@@ -189,7 +195,8 @@ impl Client {
         if let Some(dtype) = submission.dtype {
             body["dtype"] = dtype.into();
         }
-        self.ask(self.request(Method::POST, "/api/jobs").json(&body)).await
+        self.ask(self.request(Method::POST, "/api/jobs").json(&body))
+            .await
     }
 
     /// All jobs.
@@ -213,7 +220,8 @@ impl Client {
     /// # Errors
     /// The node's, or that it was not reached.
     pub async fn wait(&self, id: &str) -> Result<JobStatus, CliError> {
-        self.get(&format!("/api/jobs/{id}?wait={WAIT_SECONDS}")).await
+        self.get(&format!("/api/jobs/{id}?wait={WAIT_SECONDS}"))
+            .await
     }
 
     /// Cancels a job; the answer is what the node says about it, which may be nothing.
@@ -230,7 +238,8 @@ impl Client {
     /// # Errors
     /// There is none, or it was not reached.
     pub async fn result_json(&self, id: &str) -> Result<Value, CliError> {
-        self.get(&format!("/api/jobs/{id}/result?format=json")).await
+        self.get(&format!("/api/jobs/{id}/result?format=json"))
+            .await
     }
 
     /// Writes the result of a job to `sink`, in bounded memory; the number of bytes.
@@ -249,7 +258,10 @@ impl Client {
         let mut stream = response.bytes_stream();
         let mut bytes = 0;
         let cannot_write = |error: std::io::Error| {
-            CliError::failed(format!("{sink_name} can not be written: {error}"), "check the disk and its permissions")
+            CliError::failed(
+                format!("{sink_name} can not be written: {error}"),
+                "check the disk and its permissions",
+            )
         };
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|error| self.unreachable(&error))?;
@@ -280,7 +292,10 @@ impl Client {
 
     /// Sends; an answer that is not 2xx becomes the error it carries.
     async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -313,14 +328,21 @@ impl Client {
             hint: String,
         }
         match serde_json::from_slice::<Refused>(body) {
-            Ok(Refused { error }) => from_status(status.as_u16(), text::clean(&error.message), text::clean(&error.hint)),
+            Ok(Refused { error }) => from_status(
+                status.as_u16(),
+                text::clean(&error.message),
+                text::clean(&error.hint),
+            ),
             Err(_) => self.not_a_node(),
         }
     }
 
     fn not_a_node(&self) -> CliError {
         CliError::unreachable(
-            format!("what answers at {} is not a gemmesh node of this version", self.base),
+            format!(
+                "what answers at {} is not a gemmesh node of this version",
+                self.base
+            ),
             "give the address of a node with --node, or start one with `gemmesh serve`",
         )
     }
@@ -344,12 +366,18 @@ impl Source {
     /// A file.
     pub fn file(file: tokio::fs::File, bytes: u64) -> Self {
         let stream = ReaderStream::with_capacity(file, 1 << 18);
-        Self { body: Body::wrap_stream(stream), bytes: Some(bytes) }
+        Self {
+            body: Body::wrap_stream(stream),
+            bytes: Some(bytes),
+        }
     }
 
     /// Standard input, until its end.
     pub fn stdin() -> Self {
-        Self { body: Body::wrap_stream(ReaderStream::new(tokio::io::stdin())), bytes: None }
+        Self {
+            body: Body::wrap_stream(ReaderStream::new(tokio::io::stdin())),
+            bytes: None,
+        }
     }
 }
 
@@ -371,9 +399,12 @@ mod tests {
 
     #[test]
     fn endings_name_the_form() {
-        for (path, format) in
-            [("a.npy", Format::Npy), ("x/B.CSV", Format::Csv), ("g.mtx", Format::Mtx), ("-", Format::Csv)]
-        {
+        for (path, format) in [
+            ("a.npy", Format::Npy),
+            ("x/B.CSV", Format::Csv),
+            ("g.mtx", Format::Mtx),
+            ("-", Format::Csv),
+        ] {
             assert_eq!(Format::of(Path::new(path)).unwrap(), format, "{path}");
         }
         for path in ["a", "a.txt", "a.npz", ".npy", "npy"] {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gemmesh_node::config::NodeConfig;
+use crate::config::NodeConfig;
 
 use super::args::ServeArgs;
 use super::error::CliError;
@@ -30,7 +30,9 @@ pub fn resolve(args: &ServeArgs) -> Result<NodeConfig, CliError> {
             "give a node at least 64M",
         ));
     }
-    let disk = args.disk.map_or_else(|| default_disk(&data_dir), |size| size.0);
+    let disk = args
+        .disk
+        .map_or_else(|| default_disk(&data_dir), |size| size.0);
     if disk < DISK_MIN {
         return Err(CliError::usage(
             format!("--disk {disk} is too little"),
@@ -43,7 +45,11 @@ pub fn resolve(args: &ServeArgs) -> Result<NodeConfig, CliError> {
         name: args.name.clone().unwrap_or_else(host_name),
         data_dir,
         mesh: args.mesh.clone(),
-        peers: args.peers.iter().map(|Address(address)| address.clone()).collect(),
+        peers: args
+            .peers
+            .iter()
+            .map(|Address(address)| address.clone())
+            .collect(),
         mdns: !args.no_mdns,
         threads: args.threads.unwrap_or_else(threads),
         memory,
@@ -63,7 +69,11 @@ pub fn threads() -> u32 {
 /// # Errors
 /// When neither is known.
 pub fn data_dir(asked: Option<&Path>) -> Result<PathBuf, CliError> {
-    let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let env = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let found = match asked {
         Some(dir) => Some(dir.to_owned()),
         None => default_data_dir(std::env::consts::OS, env),
@@ -74,13 +84,19 @@ pub fn data_dir(asked: Option<&Path>) -> Result<PathBuf, CliError> {
             "say where with --data-dir DIR",
         )
     })?;
-    std::path::absolute(&dir)
-        .map_err(|error| CliError::usage(format!("--data-dir {}: {error}", dir.display()), "give a path"))
+    std::path::absolute(&dir).map_err(|error| {
+        CliError::usage(
+            format!("--data-dir {}: {error}", dir.display()),
+            "give a path",
+        )
+    })
 }
 
 fn default_data_dir(os: &str, env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let base = match os {
-        "windows" => env("LOCALAPPDATA").or_else(|| Some(env("USERPROFILE")?.join("AppData").join("Local"))),
+        "windows" => {
+            env("LOCALAPPDATA").or_else(|| Some(env("USERPROFILE")?.join("AppData").join("Local")))
+        }
         "macos" => Some(env("HOME")?.join("Library").join("Application Support")),
         // Termux sets HOME inside its own area, so the usual place works there too.
         _ => env("XDG_DATA_HOME")
@@ -120,7 +136,10 @@ pub fn free_disk(path: &Path) -> Option<u64> {
     let existing = existing.canonicalize().ok()?;
     let disks = sysinfo::Disks::new_with_refreshed_list();
     let holds = |disk: &&sysinfo::Disk| existing.starts_with(disk.mount_point());
-    let disk = disks.iter().filter(holds).max_by_key(|disk| disk.mount_point().as_os_str().len())?;
+    let disk = disks
+        .iter()
+        .filter(holds)
+        .max_by_key(|disk| disk.mount_point().as_os_str().len())?;
     Some(disk.available_space())
 }
 
@@ -146,7 +165,11 @@ mod tests {
         check("android", &unix, Some("/home/ann/.local/share/gemmesh"));
         check("linux", &xdg, Some("/data/gemmesh"));
         check("linux", &relative, Some("/home/ann/.local/share/gemmesh"));
-        check("macos", &xdg, Some("/home/ann/Library/Application Support/gemmesh"));
+        check(
+            "macos",
+            &xdg,
+            Some("/home/ann/Library/Application Support/gemmesh"),
+        );
         check("windows", &unix, None);
         check("linux", &|_| None, None);
     }
@@ -159,6 +182,10 @@ mod tests {
     }
 
     fn check(os: &str, env: &dyn Fn(&str) -> Option<PathBuf>, expected: Option<&str>) {
-        assert_eq!(default_data_dir(os, env), expected.map(PathBuf::from), "{os}");
+        assert_eq!(
+            default_data_dir(os, env),
+            expected.map(PathBuf::from),
+            "{os}"
+        );
     }
 }

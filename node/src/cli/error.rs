@@ -1,6 +1,6 @@
 //! How a command ends when it does not succeed.
 
-use gemmesh_node::error::ApiError;
+use crate::error::ApiError;
 
 use super::text;
 
@@ -29,17 +29,29 @@ pub struct CliError {
 impl CliError {
     /// Bad usage or bad input.
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, message: message.into(), hint: hint.into() }
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// A job that failed.
     pub fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit: Exit::Failed, message: message.into(), hint: hint.into() }
+        Self {
+            exit: Exit::Failed,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// No node reached.
     pub fn unreachable(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit: Exit::Unreachable, message: message.into(), hint: hint.into() }
+        Self {
+            exit: Exit::Unreachable,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// The same, with the input named first.
@@ -72,7 +84,11 @@ pub fn from_status(status: u16, message: String, hint: String) -> CliError {
         400..=428 | 430..=499 => Exit::Usage,
         _ => Exit::Failed,
     };
-    CliError { exit, message, hint }
+    CliError {
+        exit,
+        message,
+        hint,
+    }
 }
 
 #[cfg(test)]

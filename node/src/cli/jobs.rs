@@ -48,7 +48,11 @@ pub async fn list(query: &QueryArgs) -> Result<(), CliError> {
             state(job.state).to_owned(),
             shape(job),
             job.dtype.name().to_owned(),
-            format!("{}/{}", text::grouped(job.tiles_done), text::grouped(job.tiles_total)),
+            format!(
+                "{}/{}",
+                text::grouped(job.tiles_done),
+                text::grouped(job.tiles_total)
+            ),
             text::seconds(job.seconds),
             job.submitted.to_string(),
         ]);
@@ -75,20 +79,31 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     if let Some(error) = &job.error {
         lines.push_str(&format!("error      {}\n", text::clean(error)));
     }
-    lines.push_str(&format!("product    {} {}\n", shape(&job), job.dtype.name()));
+    lines.push_str(&format!(
+        "product    {} {}\n",
+        shape(&job),
+        job.dtype.name()
+    ));
     lines.push_str(&format!(
         "tiles      {} of {} done, {} computed again\n",
         text::grouped(job.tiles_done),
         text::grouped(job.tiles_total),
         text::grouped(job.tiles_recomputed)
     ));
-    lines.push_str(&format!("submitted  {}, {} so far\n", job.submitted, text::seconds(job.seconds)));
+    lines.push_str(&format!(
+        "submitted  {}, {} so far\n",
+        job.submitted,
+        text::seconds(job.seconds)
+    ));
     if job.state.has_ended() {
         lines = lines.replace(" so far\n", " in all\n");
     }
     lines.push_str(&format!("moved      {}\n", text::bytes(job.bytes_sent)));
     if let Some(result) = &job.result {
-        lines.push_str(&format!("result     {result}\n           gemmesh result {} -o c.npy\n", job.job.short()));
+        lines.push_str(&format!(
+            "result     {result}\n           gemmesh result {} -o c.npy\n",
+            job.job.short()
+        ));
     }
     if !job.contributions.is_empty() {
         lines.push('\n');
@@ -118,7 +133,11 @@ pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
         }));
     }
     if !target.is_stdout() {
-        output::note(&format!("wrote {} ({})", path.display(), text::bytes(bytes)));
+        output::note(&format!(
+            "wrote {} ({})",
+            path.display(),
+            text::bytes(bytes)
+        ));
     }
     Ok(())
 }
@@ -137,7 +156,11 @@ pub async fn cancel(args: &JobArgs) -> Result<(), CliError> {
     }
     output::print(&match job.state {
         JobState::Cancelled => format!("job {} is cancelled\n", job.job.short()),
-        state_now => format!("job {} had ended already: {}\n", job.job.short(), state(state_now)),
+        state_now => format!(
+            "job {} had ended already: {}\n",
+            job.job.short(),
+            state(state_now)
+        ),
     })
 }
 
@@ -151,7 +174,9 @@ pub async fn nodes(query: &QueryArgs) -> Result<(), CliError> {
     if query.json {
         return output::json(&to_value(&devices));
     }
-    devices.sort_by(|x, y| (x.state == DeviceState::Lost, &x.name).cmp(&(y.state == DeviceState::Lost, &y.name)));
+    devices.sort_by(|x, y| {
+        (x.state == DeviceState::Lost, &x.name).cmp(&(y.state == DeviceState::Lost, &y.name))
+    });
     output::print(&device_table(&devices).render(0))
 }
 
@@ -201,7 +226,11 @@ pub fn contributions(job: &JobStatus) -> Table {
     ]);
     let total: u64 = job.contributions.iter().map(|part| part.operations).sum();
     for part in &job.contributions {
-        let share = if total == 0 { 0.0 } else { 100.0 * part.operations as f64 / total as f64 };
+        let share = if total == 0 {
+            0.0
+        } else {
+            100.0 * part.operations as f64 / total as f64
+        };
         let name = text::shortened(&text::clean(&part.name), NAME_MAX);
         table.row(vec![
             format!("{name} ({})", part.device.short()),
@@ -244,15 +273,26 @@ async fn resolve(client: &Client, given: &str) -> Result<String, CliError> {
     let given = given.trim().to_ascii_lowercase();
     if !is_id_start(&given) {
         return Err(CliError::usage(
-            format!("`{}` is not the id of a job: ids have up to {ID_DIGITS} hexadecimal digits", text::clean(&given)),
+            format!(
+                "`{}` is not the id of a job: ids have up to {ID_DIGITS} hexadecimal digits",
+                text::clean(&given)
+            ),
             "`gemmesh jobs` lists the jobs",
         ));
     }
     if given.len() == ID_DIGITS {
         return Ok(given);
     }
-    let ids = client.jobs().await?.into_iter().map(|job| job.job.to_string());
-    unique(ids.filter(|id| id.starts_with(&given)).collect(), &given, client.url())
+    let ids = client
+        .jobs()
+        .await?
+        .into_iter()
+        .map(|job| job.job.to_string());
+    unique(
+        ids.filter(|id| id.starts_with(&given)).collect(),
+        &given,
+        client.url(),
+    )
 }
 
 fn is_id_start(text: &str) -> bool {
@@ -287,7 +327,11 @@ mod tests {
         let ids = |list: &[&str]| list.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         assert_eq!(unique(ids(&["3f2a"]), "3f", "n").unwrap(), "3f2a");
         let none = unique(ids(&[]), "3f", "http://n").unwrap_err();
-        assert!(none.message.contains("3f") && none.message.contains("http://n"), "{}", none.message);
+        assert!(
+            none.message.contains("3f") && none.message.contains("http://n"),
+            "{}",
+            none.message
+        );
         let many = unique(ids(&["3f2a", "3f2b"]), "3f", "n").unwrap_err();
         assert!(many.message.contains("2 jobs"), "{}", many.message);
         for text in ["", "xyz", "../a", &"0".repeat(ID_DIGITS + 1)] {
@@ -306,12 +350,18 @@ mod tests {
     fn names_from_the_mesh_are_harmless() {
         let entry = json!([{
             "device": "ab".repeat(32), "name": "\u{1b}[2Jevil\u{202e}", "kind": "browser",
-            "address": "10.0.0.1:8080\u{7}", "slots": 4, "mflops": 1234.5, "state": "lost",
+            "address": "10.0.0.1:8080\u{7}", "slots": 4, "mflops": 1234.0, "state": "lost",
             "since": "2026-01-01T00:00:00.000Z",
         }]);
         let devices: Vec<DeviceEntry> = serde_json::from_value(entry).unwrap();
         let text = device_table(&devices).render(0);
-        assert!(text.contains("[2Jevil") && text.contains("1,234") && text.contains("lost"), "{text}");
-        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert!(
+            text.contains("[2Jevil") && text.contains("1,234") && text.contains("lost"),
+            "{text}"
+        );
+        assert!(
+            text.chars().all(|c| c == '\n' || !c.is_control()),
+            "{text:?}"
+        );
     }
 }

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::serve::{self, RunningNode};
 use clap::Parser as _;
-use gemmesh_node::serve::{self, RunningNode};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -33,12 +33,15 @@ impl Embedded {
     /// # Errors
     /// No node can be started here.
     pub async fn start() -> Result<(Self, Client), CliError> {
-        let dir = tempfile::Builder::new().prefix("gemmesh-").tempdir().map_err(|error| {
-            CliError::failed(
-                format!("there is no place for temporary files: {error}"),
-                "set TMPDIR to a directory that can be written",
-            )
-        })?;
+        let dir = tempfile::Builder::new()
+            .prefix("gemmesh-")
+            .tempdir()
+            .map_err(|error| {
+                CliError::failed(
+                    format!("there is no place for temporary files: {error}"),
+                    "set TMPDIR to a directory that can be written",
+                )
+            })?;
         let mut args = from_environment()?;
         args.port = 0;
         args.data_dir = Some(dir.path().to_owned());
@@ -47,7 +50,14 @@ impl Embedded {
         let shutdown = CancellationToken::new();
         let running = serve::run(config, shutdown.clone()).await?;
         let client = Client::new(&local_url(bind, running.app.port()));
-        Ok((Self { running, shutdown, _dir: dir }, client))
+        Ok((
+            Self {
+                running,
+                shutdown,
+                _dir: dir,
+            },
+            client,
+        ))
     }
 
     /// Says goodbye and removes everything.

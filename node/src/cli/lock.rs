@@ -43,7 +43,10 @@ impl DataDirLock {
     pub fn acquire(dir: &Path) -> Result<Self, CliError> {
         let unusable = |error: io::Error| {
             CliError::usage(
-                format!("the data directory {} can not be used: {error}", dir.display()),
+                format!(
+                    "the data directory {} can not be used: {error}",
+                    dir.display()
+                ),
                 "choose another with --data-dir, or mend its permissions or disk",
             )
         };
@@ -73,7 +76,10 @@ impl DataDirLock {
     /// # Errors
     /// The directory can not be written.
     pub fn publish(&self, address: &str) -> io::Result<()> {
-        let running = Running { pid: std::process::id(), address: address.to_owned() };
+        let running = Running {
+            pid: std::process::id(),
+            address: address.to_owned(),
+        };
         let text = serde_json::to_string(&running).expect("plain fields are printable");
         let draft = self.note.with_extension("json.new");
         fs::write(&draft, text)?;
@@ -98,7 +104,12 @@ pub fn find(dir: &Path) -> Option<Running> {
 }
 
 fn open(dir: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create(true).truncate(false).open(dir.join("lock"))
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join("lock"))
 }
 
 fn read(note: &Path) -> Option<Running> {
@@ -110,7 +121,10 @@ fn taken(dir: &Path, running: Option<&Running>) -> CliError {
         format!(" (process {}, http://{})", running.pid, running.address)
     });
     CliError::usage(
-        format!("another node is using the data directory {}{who}", dir.display()),
+        format!(
+            "another node is using the data directory {}{who}",
+            dir.display()
+        ),
         "use that node, stop it, or start a second one with --data-dir DIR and --port PORT",
     )
 }
@@ -127,10 +141,17 @@ mod tests {
         let lock = DataDirLock::acquire(&dir).unwrap();
         assert_eq!(find(&dir), None, "it does not listen yet");
         lock.publish("127.0.0.1:9").unwrap();
-        let running = Running { pid: std::process::id(), address: "127.0.0.1:9".to_owned() };
+        let running = Running {
+            pid: std::process::id(),
+            address: "127.0.0.1:9".to_owned(),
+        };
         assert_eq!(find(&dir), Some(running));
         let refused = DataDirLock::acquire(&dir).unwrap_err();
-        assert!(refused.message.contains("http://127.0.0.1:9"), "{}", refused.message);
+        assert!(
+            refused.message.contains("http://127.0.0.1:9"),
+            "{}",
+            refused.message
+        );
         drop(lock);
         assert_eq!(find(&dir), None);
     }
@@ -139,7 +160,11 @@ mod tests {
     fn what_a_killed_node_left_is_stale() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("lock"), "").unwrap();
-        fs::write(dir.path().join("node.json"), r#"{"pid":1,"address":"127.0.0.1:9"}"#).unwrap();
+        fs::write(
+            dir.path().join("node.json"),
+            r#"{"pid":1,"address":"127.0.0.1:9"}"#,
+        )
+        .unwrap();
         assert_eq!(find(dir.path()), None);
         let lock = DataDirLock::acquire(dir.path()).unwrap();
         assert_eq!(find(dir.path()), None, "the old address is gone");

@@ -8,7 +8,12 @@ use super::args::{LogArgs, LogFormat};
 use super::error::CliError;
 
 /// The crates whose level `--log-level` sets; others only warn.
-const OWN: [&str; 4] = ["gemmesh", "gemmesh_node", "gemmesh_protocol", "gemmesh_kernel"];
+const OWN: [&str; 4] = [
+    "gemmesh",
+    "gemmesh_node",
+    "gemmesh_protocol",
+    "gemmesh_kernel",
+];
 
 /// Starts logging; `default` is the level when none was asked for.
 ///
@@ -42,7 +47,11 @@ fn filter(level: &str) -> Result<EnvFilter, CliError> {
     if !["off", "error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
         return Err(wrong());
     }
-    let others = if matches!(level.as_str(), "off" | "error") { "off" } else { "warn" };
+    let others = if matches!(level.as_str(), "off" | "error") {
+        "off"
+    } else {
+        "warn"
+    };
     // mdns-sd reports every packet that it can not send as an error; discovery tells what matters.
     let own = OWN.map(|name| format!("{name}={level}")).join(",");
     EnvFilter::try_new(format!("{others},mdns_sd=off,{own}")).map_err(|_| wrong())
@@ -54,7 +63,13 @@ mod tests {
 
     #[test]
     fn levels_and_directives_are_taken() {
-        for level in ["error", "INFO", "trace", "off", "gemmesh_node=debug,mdns_sd=trace"] {
+        for level in [
+            "error",
+            "INFO",
+            "trace",
+            "off",
+            "gemmesh_node=debug,mdns_sd=trace",
+        ] {
             assert!(filter(level).is_ok(), "{level}");
         }
         for level in ["", "loud", "gemmesh=loud", "a=b=c"] {

@@ -26,7 +26,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
 
 use args::{Cli, Command};
 use error::CliError;
@@ -36,7 +36,7 @@ const THREADS_LIMIT: Duration = Duration::from_millis(50);
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,19 +46,41 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line with help that fits on a screen: the options of the node are listed where they
+/// belong, and `-h` and `--help` print the same.
+fn command() -> clap::Command {
+    let short = |arg: clap::Arg| match arg.get_id().as_str() {
+        "help" => arg.action(ArgAction::HelpShort).help("Print help"),
+        _ => arg.hide_env_values(true),
+    };
+    let listed = |arg: clap::Arg| {
+        let own = matches!(arg.get_id().as_str(), "help" | "version");
+        arg.hide(!own)
+    };
+    let mut command = Cli::command();
+    // Help is added when the command is built; its arguments can be changed only then.
+    command.build();
+    command
+        .mut_args(short)
+        .mut_args(listed)
+        .mut_subcommands(|sub| sub.mut_args(short))
+}
+
 fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "gemmesh", &mut script);
+            clap_complete::generate(shell, &mut command(), "gemmesh", &mut script);
             output::print(&String::from_utf8_lossy(&script))
         }
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
-                .map_err(|error| CliError::failed(format!("no threads: {error}"), "close other programs"))?;
+                .map_err(|error| {
+                    CliError::failed(format!("no threads: {error}"), "close other programs")
+                })?;
             let outcome = runtime.block_on(dispatch(command));
             runtime.shutdown_timeout(THREADS_LIMIT);
             outcome
@@ -82,11 +104,13 @@ async fn dispatch(command: Command) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -124,7 +148,9 @@ mod tests {
                        --peer kitchen.local:81 --no-mdns --threads 2 --memory 1G --disk 2G \
                        --result-ttl 30m --allow-host mesh.example --log-level debug --log-format json";
         for command in [None, Some("serve")] {
-            let line = std::iter::once("gemmesh").chain(command).chain(options.split_whitespace());
+            let line = std::iter::once("gemmesh")
+                .chain(command)
+                .chain(options.split_whitespace());
             let cli = Cli::try_parse_from(line).unwrap();
             let args = match cli.command {
                 Some(Command::Serve(args)) => args,
@@ -133,7 +159,10 @@ mod tests {
             };
             let config = config::resolve(&args).unwrap();
             assert_eq!((config.port, config.threads, config.mdns), (0, 2, false));
-            assert_eq!((config.name.as_str(), config.mesh.as_str()), ("kitchen", "home"));
+            assert_eq!(
+                (config.name.as_str(), config.mesh.as_str()),
+                ("kitchen", "home")
+            );
             assert_eq!(config.peers, ["10.0.0.1:8080", "kitchen.local:81"]);
             assert_eq!((config.memory, config.disk), (1 << 30, 2 << 30));
             assert_eq!(config.result_ttl, Duration::from_secs(1_800));
@@ -153,19 +182,31 @@ mod tests {
     #[test]
     fn little_memory_or_disk_is_refused_with_the_fix() {
         for line in [["--memory", "1M"], ["--disk", "1K"]] {
-            let cli = Cli::try_parse_from(["gemmesh", "--data-dir", "d", line[0], line[1]]).unwrap();
+            let cli =
+                Cli::try_parse_from(["gemmesh", "--data-dir", "d", line[0], line[1]]).unwrap();
             let error = config::resolve(&cli.serve).unwrap_err();
-            assert!(error.message.contains(line[0]) && error.hint.contains("at least"), "{error:?}");
+            assert!(
+                error.message.contains(line[0]) && error.hint.contains("at least"),
+                "{error:?}"
+            );
         }
     }
 
     #[test]
     fn completions_know_the_commands() {
         for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-            assert!(Cli::try_parse_from(["gemmesh", "completions", shell]).is_ok(), "{shell}");
+            assert!(
+                Cli::try_parse_from(["gemmesh", "completions", shell]).is_ok(),
+                "{shell}"
+            );
         }
         let mut script = Vec::new();
-        clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "gemmesh", &mut script);
+        clap_complete::generate(
+            clap_complete::Shell::Bash,
+            &mut command(),
+            "gemmesh",
+            &mut script,
+        );
         let script = String::from_utf8(script).unwrap();
         assert!(script.contains("multiply") && script.contains("doctor"));
     }

@@ -56,7 +56,15 @@ pub async fn run(args: MultiplyArgs) -> Result<(), CliError> {
         }
     };
     let progress = Progress::new();
-    let outcome = multiply(&args, input, &client, embedded.is_some(), &progress, &mut stop).await;
+    let outcome = multiply(
+        &args,
+        input,
+        &client,
+        embedded.is_some(),
+        &progress,
+        &mut stop,
+    )
+    .await;
     progress.clear();
     if let Some(embedded) = embedded {
         embedded.stop().await;
@@ -109,7 +117,11 @@ impl Input {
             Some(path) => Some((Target::check(path)?, Format::of(path)?)),
             None => None,
         };
-        Ok(Self { a: Factor::open(&args.a)?, b: Factor::open(&args.b)?, output })
+        Ok(Self {
+            a: Factor::open(&args.a)?,
+            b: Factor::open(&args.b)?,
+            output,
+        })
     }
 }
 
@@ -119,22 +131,37 @@ impl Factor {
         let format = Format::of(path)?;
         if path == Path::new("-") {
             let name = "standard input".to_owned();
-            return Ok(Self { name, format, file: None, canonical: None });
+            return Ok(Self {
+                name,
+                format,
+                file: None,
+                canonical: None,
+            });
         }
         let cannot = |why: &str| {
-            CliError::usage(format!("{name} can not be read: {why}"), "check the name and the permissions")
+            CliError::usage(
+                format!("{name} can not be read: {why}"),
+                "check the name and the permissions",
+            )
         };
         let file = fs::File::open(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => cannot("there is no such file"),
             std::io::ErrorKind::PermissionDenied => cannot("permission denied"),
             _ => cannot(&error.to_string()),
         })?;
-        let data = file.metadata().map_err(|error| cannot(&error.to_string()))?;
+        let data = file
+            .metadata()
+            .map_err(|error| cannot(&error.to_string()))?;
         if data.is_dir() {
             return Err(cannot("it is a directory"));
         }
         let canonical = fs::canonicalize(path).ok();
-        Ok(Self { name, format, file: Some((file, data.len())), canonical })
+        Ok(Self {
+            name,
+            format,
+            file: Some((file, data.len())),
+            canonical,
+        })
     }
 
     async fn send(self, client: &Client, dtype: Option<&'static str>) -> Result<Matrix, CliError> {
@@ -143,7 +170,13 @@ impl Factor {
             None => Source::stdin(),
         };
         let sent = client.put_matrix(source, self.format, dtype).await;
-        sent.map_err(|error| if error.exit == Exit::Unreachable { error } else { error.about(&self.name) })
+        sent.map_err(|error| {
+            if error.exit == Exit::Unreachable {
+                error
+            } else {
+                error.about(&self.name)
+            }
+        })
     }
 }
 
@@ -173,8 +206,17 @@ async fn multiply(
             check_terminal(a.rows, b.cols)?;
         }
         let default_name = format!("{} · {}", base(&names.0), base(&names.1));
-        let name = args.name.clone().unwrap_or_else(|| text::shortened(&text::clean(&default_name), 64));
-        let submission = Submission { a: &a.id, b: &b.id, dtype, reproducible: args.reproducible, name: &name };
+        let name = args
+            .name
+            .clone()
+            .unwrap_or_else(|| text::shortened(&text::clean(&default_name), 64));
+        let submission = Submission {
+            a: &a.id,
+            b: &b.id,
+            dtype,
+            reproducible: args.reproducible,
+            name: &name,
+        };
         client.submit(&submission).await
     };
     let submitted = tokio::select! {
@@ -209,7 +251,11 @@ fn check_shapes(names: &(String, String), a: &Matrix, b: &Matrix) -> Result<(), 
             "{} is {}×{} and {} is {}×{}: a product needs as many columns in A ({}) as rows in B ({})",
             names.0, a.rows, a.cols, names.1, b.rows, b.cols, a.cols, b.rows
         ),
-        if a.rows == b.cols { "exchange the two files" } else { "check which files belong together" },
+        if a.rows == b.cols {
+            "exchange the two files"
+        } else {
+            "check which files belong together"
+        },
     ))
 }
 
@@ -225,7 +271,10 @@ fn check_terminal(rows: u64, cols: u64) -> Result<(), CliError> {
 }
 
 fn base(name: &str) -> String {
-    Path::new(name).file_name().map_or_else(|| name.to_owned(), |base| base.to_string_lossy().into_owned())
+    Path::new(name).file_name().map_or_else(
+        || name.to_owned(),
+        |base| base.to_string_lossy().into_owned(),
+    )
 }
 
 fn detached(args: &MultiplyArgs, client: &Client, job: &str, token: &str) -> Result<(), CliError> {
@@ -277,9 +326,16 @@ async fn follow(
     };
     progress.clear();
     match client.cancel(job).await {
-        Ok(()) => Err(CliError::failed(format!("{why}; job {} is cancelled", short(job)), "")),
+        Ok(()) => Err(CliError::failed(
+            format!("{why}; job {} is cancelled", short(job)),
+            "",
+        )),
         Err(error) => Err(CliError::failed(
-            format!("{why}, but job {} could not be cancelled: {}", short(job), error.message),
+            format!(
+                "{why}, but job {} could not be cancelled: {}",
+                short(job),
+                error.message
+            ),
             format!("gemmesh cancel {} --node {}", short(job), client.url()),
         )),
     }
@@ -296,8 +352,16 @@ async fn end(client: &Client, job: &str) -> Result<JobStatus, CliError> {
                 failures += 1;
                 if failures == CONTACT_TRIES {
                     return Err(CliError::unreachable(
-                        format!("lost contact while job {} was running: {}", short(job), error.message),
-                        format!("when the node is back: gemmesh job {} --node {}", short(job), client.url()),
+                        format!(
+                            "lost contact while job {} was running: {}",
+                            short(job),
+                            error.message
+                        ),
+                        format!(
+                            "when the node is back: gemmesh job {} --node {}",
+                            short(job),
+                            client.url()
+                        ),
                     ));
                 }
                 tokio::time::sleep(CONTACT_PAUSE).await;
@@ -311,7 +375,10 @@ fn check_outcome(status: &JobStatus) -> Result<(), CliError> {
     let job = status.job.short();
     match status.state {
         JobState::Done => Ok(()),
-        JobState::Cancelled => Err(CliError::failed(format!("job {job} was cancelled by somebody"), "")),
+        JobState::Cancelled => Err(CliError::failed(
+            format!("job {job} was cancelled by somebody"),
+            "",
+        )),
         _ => {
             let reason = status.error.as_deref().unwrap_or("the node gave no reason");
             Err(CliError::failed(format!("job {job} failed: {reason}"), ""))
@@ -336,7 +403,10 @@ async fn deliver(
         Some((Target::Stdout, _)) if args.query.json => client.result_json(&job).await,
         None => {
             progress.clear();
-            Target::Stdout.write(client, &job, Format::Csv).await.map(Value::from)
+            Target::Stdout
+                .write(client, &job, Format::Csv)
+                .await
+                .map(Value::from)
         }
         Some((target, format)) => {
             if target.is_stdout() {
@@ -346,7 +416,12 @@ async fn deliver(
             }
             let bytes = target.write(client, &job, format).await?;
             progress.clear();
-            let file = args.output.as_deref().unwrap_or(Path::new("-")).display().to_string();
+            let file = args
+                .output
+                .as_deref()
+                .unwrap_or(Path::new("-"))
+                .display()
+                .to_string();
             if !args.query.json && !target.is_stdout() {
                 output::note(&format!("wrote {file} ({})", text::bytes(bytes)));
             }
@@ -378,7 +453,11 @@ mod tests {
 
     #[test]
     fn shapes_that_do_not_match_are_named_with_their_files() {
-        let matrix = |rows, cols| Matrix { id: String::new(), rows, cols };
+        let matrix = |rows, cols| Matrix {
+            id: String::new(),
+            rows,
+            cols,
+        };
         let names = ("a.csv".to_owned(), "b.npy".to_owned());
         assert!(check_shapes(&names, &matrix(2, 3), &matrix(3, 2)).is_ok());
         let error = check_shapes(&names, &matrix(2, 3), &matrix(2, 4)).unwrap_err();

@@ -16,10 +16,14 @@ use super::text;
 /// Standard output can not be written.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::failed(format!("standard output can not be written: {error}"), ""))
-        }
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::failed(
+            format!("standard output can not be written: {error}"),
+            "",
+        )),
         _ => Ok(()),
     }
 }
@@ -64,7 +68,10 @@ impl Target {
         // A link is followed, so that the file behind it is replaced and not the link.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if path.is_dir() {
-            return Err(CliError::usage(format!("{name} is a directory"), "name a file in it"));
+            return Err(CliError::usage(
+                format!("{name} is a directory"),
+                "name a file in it",
+            ));
         }
         let target = Target::File { name, path };
         target.draft().map(|_| target)
@@ -82,14 +89,21 @@ impl Target {
     /// There is no result, or it can not be written.
     pub async fn write(&self, client: &Client, job: &str, format: Format) -> Result<u64, CliError> {
         let Target::File { name, path } = self else {
-            return client.result(job, format, &mut tokio::io::stdout(), "standard output").await;
+            return client
+                .result(job, format, &mut tokio::io::stdout(), "standard output")
+                .await;
         };
         let draft = self.draft()?;
         let cannot = |error: io::Error| unwritable(name, &error);
         let mut file = tokio::fs::File::from_std(draft.reopen().map_err(cannot)?);
-        let bytes = client.result(job, format, &mut file, name).await.map_err(|error| error.about(name))?;
+        let bytes = client
+            .result(job, format, &mut file, name)
+            .await
+            .map_err(|error| error.about(name))?;
         drop(file);
-        draft.persist(path).map_err(|error| unwritable(name, &error.error))?;
+        draft
+            .persist(path)
+            .map_err(|error| unwritable(name, &error.error))?;
         Ok(bytes)
     }
 
@@ -110,7 +124,9 @@ impl Target {
             // What the person's umask leaves of it, as for any other file.
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        builder.tempfile_in(dir).map_err(|error| unwritable(name, &error))
+        builder
+            .tempfile_in(dir)
+            .map_err(|error| unwritable(name, &error))
     }
 }
 
@@ -122,7 +138,10 @@ fn unwritable(name: &str, error: &io::Error) -> CliError {
         io::ErrorKind::StorageFull => "the disk is full".to_owned(),
         _ => error.to_string(),
     };
-    CliError::usage(format!("{name} can not be written: {why}"), "choose another place with -o")
+    CliError::usage(
+        format!("{name} can not be written: {why}"),
+        "choose another place with -o",
+    )
 }
 
 #[cfg(test)]
@@ -134,11 +153,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("no").join("c.npy");
         let error = Target::check(&missing).unwrap_err();
-        assert!(error.message.contains("c.npy") && error.message.contains("directory"), "{}", error.message);
+        assert!(
+            error.message.contains("c.npy") && error.message.contains("directory"),
+            "{}",
+            error.message
+        );
         let error = Target::check(dir.path()).unwrap_err();
-        assert!(error.message.contains("is a directory"), "{}", error.message);
+        assert!(
+            error.message.contains("is a directory"),
+            "{}",
+            error.message
+        );
         assert!(Target::check(Path::new("-")).unwrap().is_stdout());
         assert!(Target::check(&dir.path().join("c.npy")).is_ok());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "checking leaves nothing behind");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            0,
+            "checking leaves nothing behind"
+        );
     }
 }

@@ -33,7 +33,9 @@ impl Progress {
 
     /// Something without a known end.
     pub fn step(&self, what: &str) {
-        self.bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is well formed"));
+        self.bar.set_style(
+            ProgressStyle::with_template("{spinner} {msg}").expect("the template is well formed"),
+        );
         self.bar.set_message(text::clean(what));
         self.bar.enable_steady_tick(Duration::from_millis(100));
     }
@@ -72,12 +74,20 @@ fn line(status: &JobStatus) -> String {
 
 /// Devices with at least one accepted tile.
 pub fn helpers(status: &JobStatus) -> u64 {
-    status.contributions.iter().filter(|part| part.tiles > 0).count() as u64
+    status
+        .contributions
+        .iter()
+        .filter(|part| part.tiles > 0)
+        .count() as u64
 }
 
 /// Accepted operations over the time since the submission, in 10^6 per second.
 pub fn speed(status: &JobStatus) -> f64 {
-    let operations: u64 = status.contributions.iter().map(|part| part.operations).sum();
+    let operations: u64 = status
+        .contributions
+        .iter()
+        .map(|part| part.operations)
+        .sum();
     operations as f64 / status.seconds.max(1e-6) / 1e6
 }
 
@@ -87,14 +97,22 @@ mod tests {
 
     #[test]
     fn the_line_says_speed_devices_and_time_left() {
-        let status = status(10, 5, 2.0, &[(3, 4_000_000_000), (2, 2_000_000_000), (0, 0)]);
+        let status = status(
+            10,
+            5,
+            2.0,
+            &[(3, 4_000_000_000), (2, 2_000_000_000), (0, 0)],
+        );
         assert_eq!(line(&status), "3.0 GFLOP/s · 2 devices · 2.0 s left");
     }
 
     #[test]
     fn nothing_is_predicted_from_nothing() {
         assert_eq!(line(&status(10, 0, 2.0, &[])), "waiting for the first tile");
-        assert_eq!(line(&status(1, 1, 0.0, &[(1, 16)])), "16 MFLOP/s · 1 device");
+        assert_eq!(
+            line(&status(1, 1, 0.0, &[(1, 16)])),
+            "16 MFLOP/s · 1 device"
+        );
     }
 
     /// A running job; `parts` are tiles and operations of each device.

@@ -13,11 +13,19 @@ pub fn render(text: &str, coloured: bool) -> Option<String> {
     renderer.quiet_zone(true);
     if coloured {
         // A set module is printed in the foreground colour, which is made black.
-        let picture = renderer.dark_color(Dense1x2::Dark).light_color(Dense1x2::Light).build();
-        let lines = picture.lines().map(|line| format!("  \u{1b}[30;107m{line}\u{1b}[0m\n"));
+        let picture = renderer
+            .dark_color(Dense1x2::Dark)
+            .light_color(Dense1x2::Light)
+            .build();
+        let lines = picture
+            .lines()
+            .map(|line| format!("  \u{1b}[30;107m{line}\u{1b}[0m\n"));
         return Some(lines.collect());
     }
-    let picture = renderer.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    let picture = renderer
+        .dark_color(Dense1x2::Light)
+        .light_color(Dense1x2::Dark)
+        .build();
     Some(picture.lines().map(|line| format!("  {line}\n")).collect())
 }
 
@@ -31,8 +39,10 @@ mod tests {
         let code = QrCode::with_error_correction_level(url, EcLevel::L).unwrap();
         let width = code.width();
         let picture = render(url, false).unwrap();
-        let lines: Vec<Vec<char>> =
-            picture.lines().map(|line| line.strip_prefix("  ").unwrap().chars().collect()).collect();
+        let lines: Vec<Vec<char>> = picture
+            .lines()
+            .map(|line| line.strip_prefix("  ").unwrap().chars().collect())
+            .collect();
         let at = |x: usize, y: usize| {
             let printed = match lines[y / 2][x] {
                 '█' => true,
@@ -61,7 +71,10 @@ mod tests {
     fn colours_are_set_on_each_line_and_reset() {
         let picture = render("http://127.0.0.1:8080", true).unwrap();
         for line in picture.lines() {
-            assert!(line.starts_with("  \u{1b}[30;107m") && line.ends_with("\u{1b}[0m"), "{line:?}");
+            assert!(
+                line.starts_with("  \u{1b}[30;107m") && line.ends_with("\u{1b}[0m"),
+                "{line:?}"
+            );
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use gemmesh_node::config::NodeConfig;
-use gemmesh_node::serve;
+use crate::config::NodeConfig;
+use crate::serve;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{LogFormat, ServeArgs, When};
@@ -22,9 +22,8 @@ const GOODBYE_LIMIT: Duration = Duration::from_millis(900);
 pub async fn run(args: ServeArgs) -> Result<(), CliError> {
     logging::start(&args.log, "info")?;
     let config = config::resolve(&args)?;
-    let stop = signals::stop_requested().map_err(|error| {
-        CliError::failed(format!("Ctrl-C can not be caught: {error}"), "")
-    })?;
+    let stop = signals::stop_requested()
+        .map_err(|error| CliError::failed(format!("Ctrl-C can not be caught: {error}"), ""))?;
     let lock = DataDirLock::acquire(&config.data_dir)?;
     let shutdown = CancellationToken::new();
     let running = serve::run(config.clone(), shutdown.clone()).await?;
@@ -55,7 +54,10 @@ pub async fn run(args: ServeArgs) -> Result<(), CliError> {
         show("\nStopping: handing work back and saying goodbye.\n");
     }
     shutdown.cancel();
-    if tokio::time::timeout(GOODBYE_LIMIT, running.stopped()).await.is_err() {
+    if tokio::time::timeout(GOODBYE_LIMIT, running.stopped())
+        .await
+        .is_err()
+    {
         tracing::warn!("stopped before every goodbye was said");
     }
     Ok(())
@@ -77,13 +79,19 @@ fn picture(when: When, addresses: &[String]) -> Option<String> {
     };
     // A phone can not open an address of this device's own loopback.
     let best = addresses.iter().find(|address| !is_loopback(address));
-    let asked = if when == When::Always { addresses.first() } else { None };
+    let asked = if when == When::Always {
+        addresses.first()
+    } else {
+        None
+    };
     let address = best.or(asked).filter(|_| wanted)?;
     qr::render(&format!("http://{address}"), terminal)
 }
 
 fn is_loopback(address: &str) -> bool {
-    let ip = address.parse::<std::net::SocketAddr>().map(|address| address.ip());
+    let ip = address
+        .parse::<std::net::SocketAddr>()
+        .map(|address| address.ip());
     ip.is_ok_and(|ip| ip.is_loopback()) || address.starts_with("localhost")
 }
 
@@ -99,7 +107,12 @@ impl Banner<'_> {
         let config = self.config;
         let mut lines = vec![
             String::new(),
-            format!("  gemmesh {}   device {} ({})", env!("CARGO_PKG_VERSION"), config.name, self.device),
+            format!(
+                "  gemmesh {}   device {} ({})",
+                env!("CARGO_PKG_VERSION"),
+                config.name,
+                self.device
+            ),
             format!(
                 "  mesh {} · {} · up to {} of memory · data in {}",
                 config.mesh,
@@ -109,13 +122,18 @@ impl Banner<'_> {
             ),
             String::new(),
         ];
-        let mut urls: Vec<String> = self.addresses.iter().map(|address| format!("http://{address}")).collect();
+        let mut urls: Vec<String> = self
+            .addresses
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .collect();
         if !urls.iter().any(|url| url == self.local) {
             urls.push(self.local.to_owned());
         }
         let reachable = self.addresses.iter().any(|address| !is_loopback(address));
         lines.push(if reachable {
-            "  Open one of these in a browser on any device of this network; it joins by itself:".to_owned()
+            "  Open one of these in a browser on any device of this network; it joins by itself:"
+                .to_owned()
         } else {
             "  Only this device can reach this node:".to_owned()
         });
@@ -126,8 +144,14 @@ impl Banner<'_> {
             lines.push(String::new());
         }
         lines.push("  On another computer:   gemmesh serve".to_owned());
-        let node = if self.local.ends_with(":8080") { String::new() } else { format!(" --node {}", self.local) };
-        lines.push(format!("  To multiply:           gemmesh multiply a.npy b.npy -o c.npy{node}"));
+        let node = if self.local.ends_with(":8080") {
+            String::new()
+        } else {
+            format!(" --node {}", self.local)
+        };
+        lines.push(format!(
+            "  To multiply:           gemmesh multiply a.npy b.npy -o c.npy{node}"
+        ));
         lines.push("  Nobody shows up?       gemmesh doctor".to_owned());
         lines.push("  To stop:               Ctrl-C".to_owned());
         lines.push(String::new());
@@ -141,19 +165,35 @@ mod tests {
 
     #[test]
     fn the_banner_says_who_where_and_what_next() {
-        let text = banner(&["192.168.1.7:8080", "10.0.0.1:8080"], "http://127.0.0.1:8080");
-        for part in ["kitchen", "0123abcd", "http://192.168.1.7:8080", "http://127.0.0.1:8080", "Ctrl-C"] {
+        let text = banner(
+            &["192.168.1.7:8080", "10.0.0.1:8080"],
+            "http://127.0.0.1:8080",
+        );
+        for part in [
+            "kitchen",
+            "0123abcd",
+            "http://192.168.1.7:8080",
+            "http://127.0.0.1:8080",
+            "Ctrl-C",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(text.contains("any device of this network"), "{text}");
-        assert!(!text.contains("--node"), "the usual port is found without: {text}");
+        assert!(
+            !text.contains("--node"),
+            "the usual port is found without: {text}"
+        );
     }
 
     #[test]
     fn a_node_for_this_device_alone_says_so() {
         let text = banner(&["127.0.0.1:9"], "http://127.0.0.1:9");
         assert!(text.contains("Only this device"), "{text}");
-        assert_eq!(text.matches("    http://127.0.0.1:9\n").count(), 1, "{text}");
+        assert_eq!(
+            text.matches("    http://127.0.0.1:9\n").count(),
+            1,
+            "{text}"
+        );
         assert!(text.contains("--node http://127.0.0.1:9"), "{text}");
     }
 
@@ -180,8 +220,16 @@ mod tests {
             result_ttl: Duration::from_secs(1),
             allow_hosts: Vec::new(),
         };
-        let addresses: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
-        let banner = Banner { device: "0123abcd".to_owned(), addresses: &addresses, local, config: &config };
+        let addresses: Vec<String> = addresses
+            .iter()
+            .map(|address| (*address).to_owned())
+            .collect();
+        let banner = Banner {
+            device: "0123abcd".to_owned(),
+            addresses: &addresses,
+            local,
+            config: &config,
+        };
         banner.render(None)
     }
 }

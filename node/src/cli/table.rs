@@ -18,18 +18,16 @@ pub struct Table {
 impl Table {
     /// An empty table with these columns.
     pub fn new(heads: &[(&'static str, Align)]) -> Self {
-        Self { heads: heads.to_vec(), rows: Vec::new() }
+        Self {
+            heads: heads.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row with one cell for each column.
     pub fn row(&mut self, cells: Vec<String>) {
         assert_eq!(cells.len(), self.heads.len(), "a cell for each column");
         self.rows.push(cells);
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 
     /// The table as lines, each indented by `indent` spaces.
@@ -41,7 +39,11 @@ impl Table {
                 *max = (*max).max(width(cell));
             }
         }
-        let heads: Vec<String> = self.heads.iter().map(|(head, _)| (*head).to_owned()).collect();
+        let heads: Vec<String> = self
+            .heads
+            .iter()
+            .map(|(head, _)| (*head).to_owned())
+            .collect();
         let mut text = String::new();
         for row in std::iter::once(&heads).chain(&self.rows) {
             let mut line = " ".repeat(indent);

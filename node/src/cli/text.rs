@@ -8,7 +8,11 @@ pub fn clean(text: &str) -> String {
     text.chars()
         .filter_map(|c| match c {
             '\n' | '\t' => Some(' '),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => None,
+            '\u{200e}'
+            | '\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => None,
             c if c.is_control() => None,
             c => Some(c),
         })
@@ -48,7 +52,11 @@ pub fn bytes(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
-            return if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") };
+            return if unit == "B" {
+                format!("{number} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
         }
         value /= 1024.0;
     }
@@ -73,12 +81,20 @@ pub fn mflops(value: f64) -> String {
     if !value.is_finite() || value < 0.0 {
         return "-".to_owned();
     }
-    if value < 10.0 { format!("{value:.1}") } else { grouped(value.round() as u64) }
+    if value < 10.0 {
+        format!("{value:.1}")
+    } else {
+        grouped(value.round() as u64)
+    }
 }
 
 /// MFLOPS as `3.2 GFLOP/s`.
 pub fn gflops(mflops: f64) -> String {
-    if mflops < 1_000.0 { format!("{mflops:.0} MFLOP/s") } else { format!("{:.1} GFLOP/s", mflops / 1_000.0) }
+    if mflops < 1_000.0 {
+        format!("{mflops:.0} MFLOP/s")
+    } else {
+        format!("{:.1} GFLOP/s", mflops / 1_000.0)
+    }
 }
 
 /// Shortens to `max` characters, the last one an ellipsis when something is missing.
@@ -112,8 +128,14 @@ mod tests {
     fn json_keeps_its_meaning_and_has_no_control_characters() {
         let value = serde_json::json!({"name": "a\u{9b}b\u{1b}c\n", "list": [1, "\u{7f}"]});
         let text = json(&value);
-        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        assert!(
+            text.chars().all(|c| c == '\n' || !c.is_control()),
+            "{text:?}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
     }
 
     #[test]

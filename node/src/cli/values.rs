@@ -25,10 +25,14 @@ pub struct NodeUrl(pub String);
 /// # Errors
 /// Says what a size looks like.
 pub fn size(text: &str) -> Result<Size, String> {
-    let wrong = || format!("`{text}` is not a size; write bytes or a number with K, M, G or T: 512M, 2G");
+    let wrong =
+        || format!("`{text}` is not a size; write bytes or a number with K, M, G or T: 512M, 2G");
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match lower[digits.len()..].trim_end_matches('b').trim_end_matches('i') {
+    let shift = match lower[digits.len()..]
+        .trim_end_matches('b')
+        .trim_end_matches('i')
+    {
         "" => 0,
         "k" => 10,
         "m" => 20,
@@ -37,7 +41,11 @@ pub fn size(text: &str) -> Result<Size, String> {
         _ => return Err(wrong()),
     };
     let digits = digits.trim();
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+    if digits.is_empty()
+        || !digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
         return Err(wrong());
     }
     let bytes = match digits.parse::<u64>() {
@@ -101,7 +109,9 @@ pub fn address(text: &str) -> Result<Address, String> {
         return Ok(Address(std::net::SocketAddr::new(ip, PORT).to_string()));
     }
     let split = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'))),
+        Some(rest) => rest
+            .split_once(']')
+            .map(|(host, port)| (host, port.strip_prefix(':'))),
         None => Some(match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
@@ -109,7 +119,11 @@ pub fn address(text: &str) -> Result<Address, String> {
     };
     let (host, port) = split.ok_or_else(wrong)?;
     let port = match port {
-        Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
+        Some(port) => port
+            .parse::<u16>()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(wrong)?,
         None => PORT,
     };
     if text.starts_with('[') {
@@ -138,7 +152,9 @@ pub fn node_url(text: &str) -> Result<NodeUrl, String> {
     };
     match address(rest) {
         Ok(Address(address)) => Ok(NodeUrl(format!("http://{address}"))),
-        Err(_) => Err(format!("`{text}` is not a node's URL, such as http://192.168.1.7:8080")),
+        Err(_) => Err(format!(
+            "`{text}` is not a node's URL, such as http://192.168.1.7:8080"
+        )),
     }
 }
 
@@ -160,7 +176,19 @@ mod tests {
         ] {
             assert_eq!(size(text), Ok(Size(bytes)), "{text}");
         }
-        for text in ["", "G", "-1", "1X", "1e9", "0", "0.0", "99999999999T", "nan", "1.2.3M", "M5"] {
+        for text in [
+            "",
+            "G",
+            "-1",
+            "1X",
+            "1e9",
+            "0",
+            "0.0",
+            "99999999999T",
+            "nan",
+            "1.2.3M",
+            "M5",
+        ] {
             assert!(size(text).is_err(), "{text}");
         }
     }
@@ -187,7 +215,9 @@ mod tests {
         ] {
             assert_eq!(address(text), Ok(Address(expected.to_owned())), "{text}");
         }
-        for text in ["", ":80", "a:0", "a:65536", "a b:1", "a:1:2", "[::1", "[::g]:1", "a/b", "x@y"] {
+        for text in [
+            "", ":80", "a:0", "a:65536", "a b:1", "a:1:2", "[::1", "[::g]:1", "a/b", "x@y",
+        ] {
             assert!(address(text).is_err(), "{text}");
         }
     }
@@ -201,7 +231,13 @@ mod tests {
         ] {
             assert_eq!(node_url(text), Ok(NodeUrl(expected.to_owned())), "{text}");
         }
-        for text in ["https://a:1", "ftp://a", "http://", "http://a:1/path", "a b"] {
+        for text in [
+            "https://a:1",
+            "ftp://a",
+            "http://",
+            "http://a:1/path",
+            "a b",
+        ] {
             assert!(node_url(text).is_err(), "{text}");
         }
     }

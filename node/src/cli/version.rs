@@ -1,7 +1,8 @@
 //! What exactly this program is.
 
-/// `0.1.0 (linux x86_64, kernel avx512)`.
-pub fn line() -> String {
+use std::sync::LazyLock;
+
+static LINE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} ({} {}, kernel {})",
         env!("CARGO_PKG_VERSION"),
@@ -9,4 +10,9 @@ pub fn line() -> String {
         std::env::consts::ARCH,
         gemmesh_kernel::instance()
     )
+});
+
+/// `0.1.0 (linux x86_64, kernel avx512)`.
+pub fn line() -> &'static str {
+    &LINE
 }

@@ -34,23 +34,47 @@ pub(super) async fn listen(ips: Vec<Ipv4Addr>) -> Result<Vec<Heard>, mdns_sd::Er
     }
     let daemon = ServiceDaemon::new()?;
     daemon.disable_interface(IfKind::All)?;
-    let chosen: Vec<IfKind> = ips.into_iter().map(|ip| IfKind::Addr(IpAddr::V4(ip))).collect();
+    let chosen: Vec<IfKind> = ips
+        .into_iter()
+        .map(|ip| IfKind::Addr(IpAddr::V4(ip)))
+        .collect();
     daemon.enable_interface(chosen)?;
     let events = daemon.browse(SERVICE)?;
     let mut heard = BTreeMap::new();
     let listening = async {
         while let Ok(event) = events.recv_async().await {
-            let ServiceEvent::ServiceResolved(service) = event else { continue };
+            let ServiceEvent::ServiceResolved(service) = event else {
+                continue;
+            };
             if heard.len() == HEARD_MAX && !heard.contains_key(service.get_fullname()) {
                 continue;
             }
             let port = service.get_port();
-            let mut addresses: Vec<SocketAddr> =
-                service.get_addresses_v4().into_iter().map(|ip| SocketAddr::new(IpAddr::V4(ip), port)).collect();
+            let mut addresses: Vec<SocketAddr> = service
+                .get_addresses_v4()
+                .into_iter()
+                .map(|ip| SocketAddr::new(IpAddr::V4(ip), port))
+                .collect();
             addresses.sort();
-            let text = |key: &str| service.get_property_val_str(key).unwrap_or_default().to_owned();
-            let name = service.get_fullname().trim_end_matches(SERVICE).trim_end_matches('.').to_owned();
-            heard.insert(service.get_fullname().to_owned(), Heard { name, mesh: text("mesh"), addresses });
+            let text = |key: &str| {
+                service
+                    .get_property_val_str(key)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            let name = service
+                .get_fullname()
+                .trim_end_matches(SERVICE)
+                .trim_end_matches('.')
+                .to_owned();
+            heard.insert(
+                service.get_fullname().to_owned(),
+                Heard {
+                    name,
+                    mesh: text("mesh"),
+                    addresses,
+                },
+            );
         }
     };
     // Hearing all of them is not an event: the time is the measure.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
-use gemmesh_node::net::urls::{self, Interface};
+use crate::net::urls::{self, Interface};
 
 use super::Check;
 use crate::cli::args::DoctorArgs;
@@ -21,7 +21,10 @@ pub(super) fn port(args: &DoctorArgs, node: Option<&Client>) -> Check {
     let ip = args.bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let place = args.bind.map_or_else(String::new, |ip| format!(" on {ip}"));
     if node.is_some_and(|node| node.url() == locate::local_url(args.bind, args.port).0) {
-        return Check::ok("port", format!("{}{place} is used by the node of this device", args.port));
+        return Check::ok(
+            "port",
+            format!("{}{place} is used by the node of this device", args.port),
+        );
     }
     match TcpListener::bind(SocketAddr::new(ip, args.port)) {
         Ok(_) => Check::ok("port", format!("{}{place} is free", args.port)),
@@ -29,7 +32,10 @@ pub(super) fn port(args: &DoctorArgs, node: Option<&Client>) -> Check {
             io::ErrorKind::AddrInUse => Check::fail(
                 "port",
                 format!("{}{place} is used by another program", args.port),
-                format!("choose another: gemmesh serve --port {}", args.port.checked_add(1).unwrap_or(8080)),
+                format!(
+                    "choose another: gemmesh serve --port {}",
+                    args.port.checked_add(1).unwrap_or(8080)
+                ),
             ),
             io::ErrorKind::PermissionDenied => Check::fail(
                 "port",
@@ -41,7 +47,11 @@ pub(super) fn port(args: &DoctorArgs, node: Option<&Client>) -> Check {
                 format!("{ip} is no address of this device"),
                 "leave --bind out, or give one of the addresses below",
             ),
-            _ => Check::fail("port", format!("{}{place} can not be used: {error}", args.port), "try another --port"),
+            _ => Check::fail(
+                "port",
+                format!("{}{place} can not be used: {error}", args.port),
+                "try another --port",
+            ),
         },
     }
 }
@@ -51,12 +61,19 @@ pub(super) fn addresses(bind: Option<IpAddr>, all: &[Interface]) -> Check {
     let name = "addresses";
     if let Some(ip) = bind.filter(|ip| !ip.is_unspecified()) {
         if ip.is_loopback() {
-            return Check::warn(name, format!("{ip} is seen by this device alone"), "leave --bind out to be seen by others");
+            return Check::warn(
+                name,
+                format!("{ip} is seen by this device alone"),
+                "leave --bind out to be seen by others",
+            );
         }
         return Check::ok(name, ip.to_string());
     }
     let shown = |list: Vec<&Interface>| {
-        let mut parts: Vec<String> = list.iter().map(|i| format!("{} ({})", i.ip, i.name)).collect();
+        let mut parts: Vec<String> = list
+            .iter()
+            .map(|i| format!("{} ({})", i.ip, i.name))
+            .collect();
         parts.dedup();
         parts.join(", ")
     };
@@ -65,7 +82,10 @@ pub(super) fn addresses(bind: Option<IpAddr>, all: &[Interface]) -> Check {
     if !global.is_empty() {
         return Check::ok(name, shown(global));
     }
-    let others: Vec<&Interface> = all.iter().filter(|i| !i.ip.is_loopback() && !is_link_local(i.ip)).collect();
+    let others: Vec<&Interface> = all
+        .iter()
+        .filter(|i| !i.ip.is_loopback() && !is_link_local(i.ip))
+        .collect();
     if others.is_empty() {
         return Check::warn(
             name,
@@ -96,15 +116,24 @@ pub(super) fn data_dir(asked: Option<&Path>) -> Vec<Check> {
     };
     // The nearest that exists is where the rest would be made.
     let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(&dir);
-    let mut checks = vec![match tempfile::Builder::new().prefix(".gemmesh-doctor-").tempfile_in(existing) {
+    let mut checks = vec![match tempfile::Builder::new()
+        .prefix(".gemmesh-doctor-")
+        .tempfile_in(existing)
+    {
         Ok(_) => Check::ok("data", format!("{} can be written", dir.display())),
         Err(error) => {
             let why = match error.kind() {
                 io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-                io::ErrorKind::NotADirectory => format!("{} is not a directory", existing.display()),
+                io::ErrorKind::NotADirectory => {
+                    format!("{} is not a directory", existing.display())
+                }
                 _ => error.to_string(),
             };
-            Check::fail("data", format!("{} can not be written: {why}", dir.display()), fix)
+            Check::fail(
+                "data",
+                format!("{} can not be written: {why}", dir.display()),
+                fix,
+            )
         }
     }];
     if let Some(free) = config::free_disk(&dir) {
@@ -137,12 +166,19 @@ mod tests {
         assert_eq!(check.state, State::Fail);
         assert!(check.fix.contains("--port"), "{}", check.fix);
         let node = Client::new(&locate::local_url(args.bind, args.port));
-        assert_eq!(port(&args, Some(&node)).state, State::Ok, "this device's own node may have it");
+        assert_eq!(
+            port(&args, Some(&node)).state,
+            State::Ok,
+            "this device's own node may have it"
+        );
         drop(taken);
         assert_eq!(port(&args, None).state, State::Ok);
         args.bind = Some("192.0.2.1".parse().unwrap());
         let check = port(&args, None);
-        assert!(check.state == State::Fail && check.found.contains("192.0.2.1"), "{check:?}");
+        assert!(
+            check.state == State::Fail && check.found.contains("192.0.2.1"),
+            "{check:?}"
+        );
     }
 
     #[test]
@@ -154,12 +190,21 @@ mod tests {
         };
         let lo = interface("lo", "127.0.0.1", false);
         let check = addresses(None, std::slice::from_ref(&lo));
-        assert!(check.state == State::Warn && check.found.contains("no network"), "{check:?}");
+        assert!(
+            check.state == State::Warn && check.found.contains("no network"),
+            "{check:?}"
+        );
         let vpn = interface("wg0", "10.8.0.2", true);
         let check = addresses(None, &[lo.clone(), vpn.clone()]);
-        assert!(check.state == State::Warn && check.found.contains("wg0"), "{check:?}");
+        assert!(
+            check.state == State::Warn && check.found.contains("wg0"),
+            "{check:?}"
+        );
         let check = addresses(None, &[lo, vpn, interface("wlan0", "192.168.1.5", false)]);
-        assert!(check.state == State::Ok && check.found == "192.168.1.5 (wlan0)", "{check:?}");
+        assert!(
+            check.state == State::Ok && check.found == "192.168.1.5 (wlan0)",
+            "{check:?}"
+        );
         let bound = addresses(Some("127.0.0.1".parse().unwrap()), &[]);
         assert_eq!(bound.state, State::Warn);
     }
@@ -173,6 +218,9 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
         let bad = data_dir(Some(&file.join("b")));
-        assert!(bad[0].state == State::Fail && bad[0].found.contains("file"), "{bad:?}");
+        assert!(
+            bad[0].state == State::Fail && bad[0].found.contains("file"),
+            "{bad:?}"
+        );
     }
 }

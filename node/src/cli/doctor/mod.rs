@@ -7,7 +7,7 @@ mod peers;
 
 use serde_json::{Value, json};
 
-use gemmesh_node::net::urls;
+use crate::net::urls;
 
 use super::args::DoctorArgs;
 use super::error::{CliError, Exit};
@@ -37,15 +37,30 @@ struct Check {
 
 impl Check {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, state: State::Ok, found: found.into(), fix: String::new() }
+        Self {
+            name,
+            state: State::Ok,
+            found: found.into(),
+            fix: String::new(),
+        }
     }
 
     fn warn(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { name, state: State::Warn, found: found.into(), fix: fix.into() }
+        Self {
+            name,
+            state: State::Warn,
+            found: found.into(),
+            fix: fix.into(),
+        }
     }
 
     fn fail(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { name, state: State::Fail, found: found.into(), fix: fix.into() }
+        Self {
+            name,
+            state: State::Fail,
+            found: found.into(),
+            fix: fix.into(),
+        }
     }
 }
 
@@ -60,17 +75,29 @@ pub async fn run(args: &DoctorArgs) -> Result<(), CliError> {
     let all = urls::interfaces();
     let ips = multicast::addresses(args.bind, &all);
     let (multicast, heard) = tokio::join!(multicast::check(ips.clone()), discovery::listen(ips));
-    let mut checks = vec![local::port(args, node.as_ref()), local::addresses(args.bind, &all)];
+    let mut checks = vec![
+        local::port(args, node.as_ref()),
+        local::addresses(args.bind, &all),
+    ];
     checks.extend(multicast);
     checks.extend(peers::checks(heard, node.as_ref()).await);
     checks.extend(local::data_dir(args.data_dir.as_deref()));
     checks.push(match &node {
-        Some(client) => Check::ok("node", format!("a node runs on this device: {}", client.url())),
-        None => Check::ok("node", "none runs on this device yet; start one with `gemmesh serve`"),
+        Some(client) => Check::ok(
+            "node",
+            format!("a node runs on this device: {}", client.url()),
+        ),
+        None => Check::ok(
+            "node",
+            "none runs on this device yet; start one with `gemmesh serve`",
+        ),
     });
     progress.clear();
 
-    let broken = checks.iter().filter(|check| check.state == State::Fail).count();
+    let broken = checks
+        .iter()
+        .filter(|check| check.state == State::Fail)
+        .count();
     if args.json {
         output::json(&as_json(&checks))?;
     } else {
@@ -78,7 +105,11 @@ pub async fn run(args: &DoctorArgs) -> Result<(), CliError> {
     }
     if broken > 0 {
         let broken = text::count(broken as u64, "thing");
-        return Err(CliError { exit: Exit::Failed, message: format!("{broken} to repair"), hint: String::new() });
+        return Err(CliError {
+            exit: Exit::Failed,
+            message: format!("{broken} to repair"),
+            hint: String::new(),
+        });
     }
     Ok(())
 }
@@ -86,13 +117,18 @@ pub async fn run(args: &DoctorArgs) -> Result<(), CliError> {
 /// What lets mDNS and the mesh through on this system.
 fn firewall_fix(port: u16) -> String {
     match std::env::consts::OS {
-        "windows" => "allow gemmesh in Windows Security > Firewall > Allow an app (private networks), \
+        "windows" => {
+            "allow gemmesh in Windows Security > Firewall > Allow an app (private networks), \
                       and set this network to Private"
-            .to_owned(),
+                .to_owned()
+        }
         "macos" => "System Settings > Network > Firewall: allow incoming connections for gemmesh; \
                     and Privacy & Security > Local Network: allow the terminal"
             .to_owned(),
-        "android" => "Wi-Fi on phones often drops multicast: start with --peer HOST:PORT of another node".to_owned(),
+        "android" => {
+            "Wi-Fi on phones often drops multicast: start with --peer HOST:PORT of another node"
+                .to_owned()
+        }
         _ => format!(
             "let UDP 5353 and TCP {port} in: `sudo ufw allow 5353/udp && sudo ufw allow {port}/tcp`, or \
              `sudo firewall-cmd --add-service=mdns --add-port={port}/tcp`"
@@ -119,13 +155,25 @@ fn word(state: State) -> &'static str {
 }
 
 fn as_text(checks: &[Check]) -> String {
-    let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    let width = checks
+        .iter()
+        .map(|check| check.name.len())
+        .max()
+        .unwrap_or(0);
     let mut lines = String::new();
     for check in checks {
         let found = text::clean(&check.found);
-        lines.push_str(&format!("{:<4}  {:<width$}  {found}\n", word(check.state), check.name));
+        lines.push_str(&format!(
+            "{:<4}  {:<width$}  {found}\n",
+            word(check.state),
+            check.name
+        ));
         if !check.fix.is_empty() {
-            lines.push_str(&format!("      {:<width$}  fix: {}\n", "", text::clean(&check.fix)));
+            lines.push_str(&format!(
+                "      {:<width$}  fix: {}\n",
+                "",
+                text::clean(&check.fix)
+            ));
         }
     }
     lines
@@ -147,7 +195,10 @@ mod tests {
              fail  multicast  blocked[2J\n                 fix: open UDP 5353\n"
         );
         let json = as_json(&checks);
-        assert_eq!((&json["usable"], &json["checks"][1]["state"]), (&json!(false), &json!("fail")));
+        assert_eq!(
+            (&json["usable"], &json["checks"][1]["state"]),
+            (&json!(false), &json!("fail"))
+        );
         assert_eq!(as_json(&checks[..1])["usable"], json!(true));
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
-use gemmesh_node::net::urls::{self, Interface};
+use crate::net::urls::{self, Interface};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Check, firewall_fix};
@@ -26,7 +26,10 @@ pub(super) fn addresses(bind: Option<IpAddr>, all: &[Interface]) -> Vec<Ipv4Addr
     };
     let mut ips: Vec<Ipv4Addr> = match bind.filter(|ip| !ip.is_unspecified()) {
         Some(ip) => v4(ip).into_iter().collect(),
-        None => urls::lan(all).into_iter().filter_map(|interface| v4(interface.ip)).collect(),
+        None => urls::lan(all)
+            .into_iter()
+            .filter_map(|interface| v4(interface.ip))
+            .collect(),
     };
     ips.sort();
     ips.dedup();
@@ -91,12 +94,24 @@ fn echo(ip: Ipv4Addr) -> io::Result<bool> {
     let start = Instant::now();
     socket.send_to(&query, GROUP)?;
     let mut packet = [0; PACKET_BYTES_MAX];
-    while let Some(left) = LIMIT.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+    while let Some(left) = LIMIT
+        .checked_sub(start.elapsed())
+        .filter(|left| !left.is_zero())
+    {
         socket.set_read_timeout(Some(left))?;
         match socket.recv_from(&mut packet) {
-            Ok((bytes, from)) if packet[..bytes] == query && from.ip() == IpAddr::V4(ip) => return Ok(true),
+            Ok((bytes, from)) if packet[..bytes] == query && from.ip() == IpAddr::V4(ip) => {
+                return Ok(true);
+            }
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
+            {
+                break;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -124,16 +139,30 @@ mod tests {
     fn the_question_is_well_formed() {
         let packet = query([7, 9]);
         assert_eq!(&packet[..6], [7, 9, 0, 0, 0, 1]);
-        assert_eq!(&packet[12..], b"\x08_gemmesh\x04_tcp\x05local\x00\x00\x0c\x00\x01");
+        assert_eq!(
+            &packet[12..],
+            b"\x08_gemmesh\x04_tcp\x05local\x00\x00\x0c\x00\x01"
+        );
     }
 
     #[test]
     fn one_interface_that_works_is_enough_to_be_usable() {
         let ip = Ipv4Addr::new(10, 0, 0, 1);
-        let states = |tried| judge(tried).into_iter().map(|check| check.state).collect::<Vec<_>>();
-        assert_eq!(states(vec![(ip, Ok(true)), (ip, Ok(false))]), [State::Ok, State::Warn]);
+        let states = |tried| {
+            judge(tried)
+                .into_iter()
+                .map(|check| check.state)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            states(vec![(ip, Ok(true)), (ip, Ok(false))]),
+            [State::Ok, State::Warn]
+        );
         let unreachable = || Err(io::Error::from(io::ErrorKind::NetworkUnreachable));
-        assert_eq!(states(vec![(ip, Ok(false)), (ip, unreachable())]), [State::Fail, State::Fail]);
+        assert_eq!(
+            states(vec![(ip, Ok(false)), (ip, unreachable())]),
+            [State::Fail, State::Fail]
+        );
         assert_eq!(states(vec![]), [State::Warn]);
     }
 }
