@@ -1,7 +1,2 @@
 //! The `gemmesh` program.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    gemmesh_node::cli::main()
-}
+fn main() {}
