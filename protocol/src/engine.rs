@@ -271,7 +271,7 @@ impl<P: Clone> Engine<P> {
             | Message::Fetch { job, .. }
             | Message::Result { job, .. } => {
                 if self.jobs.contains_key(&job) {
-                    self.to_job(from, body, Some((payload, payload_bytes)), now);
+                    self.hand_to_job(from, body, Some((payload, payload_bytes)), now);
                 } else {
                     // It has ended, or this node was restarted without it.
                     self.send(from, Message::Closed { job }, None);
@@ -306,7 +306,13 @@ impl<P: Clone> Engine<P> {
     }
 
     /// A worker, own or other, speaks to a job of this node.
-    fn to_job(&mut self, from: DeviceId, body: Message, payload: Option<(P, u64)>, now: Instant) {
+    fn hand_to_job(
+        &mut self,
+        from: DeviceId,
+        body: Message,
+        payload: Option<(P, u64)>,
+        now: Instant,
+    ) {
         match body {
             Message::Pull {
                 job,
@@ -469,7 +475,7 @@ impl<P: Clone> Engine<P> {
             | Message::Fetch { job, .. }
             | Message::Result { job, .. } => {
                 if self.jobs.contains_key(&job) {
-                    self.to_job(me, body, payload, now);
+                    self.hand_to_job(me, body, payload, now);
                     self.drain_job(job, now);
                 } else {
                     self.inner.push_back((Message::Closed { job }, None));
@@ -485,7 +491,7 @@ impl<P: Clone> Engine<P> {
             match effect {
                 membership::Effect::Send(link, header) => self.outputs.push_back(Output::Send {
                     link,
-                    header,
+                    header: *header,
                     payload: None,
                 }),
                 membership::Effect::Close(link, reason) => {

@@ -47,7 +47,7 @@ const GOSSIP_MAX: usize = 512;
 #[derive(Debug)]
 pub enum Effect {
     /// Send a frame without payload.
-    Send(LinkId, Header),
+    Send(LinkId, Box<Header>),
     /// Close a link.
     Close(LinkId, Option<Refusal>),
     /// Open a link.
@@ -1154,7 +1154,7 @@ impl Membership {
     fn send(&mut self, link: LinkId, to: DeviceId, body: Message) {
         let from = self.record.device;
         let header = Header { from, to, body };
-        self.effects.push_back(Effect::Send(link, header));
+        self.effects.push_back(Effect::Send(link, Box::new(header)));
     }
 }
 

@@ -300,21 +300,15 @@ impl<P> Worker<P> {
             Message::Open {
                 job, epoch, class, ..
             } => self.handle_open(from, job, epoch, class, now),
-            Message::Closed { job } => {
-                if self.is_coordinator(job, from) {
-                    self.drop_job(job, now);
-                }
-            }
+            Message::Closed { job } if self.is_coordinator(job, from) => self.drop_job(job, now),
             Message::Job(header) => self.handle_header(from, header, now),
             Message::Grants { job, epoch, grants } => {
                 self.handle_grants(from, job, epoch, grants, now);
             }
-            Message::Verdict { job, lease, .. } => {
-                // The tile was accepted from somebody else: computing it is of no use any more.
-                if self.is_coordinator(job, from) {
-                    if let Some(key) = self.find(job, lease) {
-                        self.drop_lease(key, now);
-                    }
+            // The tile was accepted from somebody else: computing it is of no use any more.
+            Message::Verdict { job, lease, .. } if self.is_coordinator(job, from) => {
+                if let Some(key) = self.find(job, lease) {
+                    self.drop_lease(key, now);
                 }
             }
             _ => {}

@@ -2,39 +2,366 @@
 
 mod sim;
 
-use gemmesh_protocol::status::JobState;
-use gemmesh_protocol::time::Span;
+use gemmesh_protocol::id::JobId;
+use gemmesh_protocol::io::Input;
+use gemmesh_protocol::status::{DeviceState, JobState, JobStatus};
+use gemmesh_protocol::time::{Instant, Span};
 use sim::{Sim, Spec};
 
 #[test]
 fn two_nodes_and_a_page_share_one_product() {
     let mut sim = Sim::new(1);
-    let a = sim.add_node(Spec::default());
-    let b = sim.add_node(Spec::default());
-    sim.hint(a, b, false);
-    sim.hint(b, a, false);
-    let page = sim.add_page(Spec::default(), b);
-    assert!(sim.run(Span::from_secs(5), |sim| sim.engine(a).devices().len() == 3));
+    let [a, b, page] = trio(&mut sim, [Spec::default(); 3]);
     let job = sim.submit(a, 2_000, 2_000, 2_000);
-    let ended = sim.run(Span::from_secs(60), |sim| sim.all_ended());
-    let status = sim
-        .engine(a)
-        .job_status(job, gemmesh_protocol::time::Instant(sim.now));
-    println!("{status:#?}");
-    assert!(ended);
-    let status = sim.jobs[&job].ended.clone().expect("it ended");
-    assert_eq!(status.state, JobState::Done);
-    let all: u64 = status.contributions.iter().map(|c| c.operations).sum();
+    let status = finish(&mut sim, job, 60);
     for host in [a, b, page] {
-        let device = sim.hosts[host].device;
-        let part = status.contributions.iter().find(|c| c.device == device);
-        let share = part.map_or(0.0, |part| part.operations as f64 / all as f64);
-        assert!(share >= 0.25, "{device}: {share}");
+        let share = share(&sim, &status, host);
+        assert!(share >= 0.25, "host {host}: {share}");
     }
     let ideal = status.predicted_seconds.expect("predicted");
     assert!(
-        status.seconds < 1.4 * ideal,
+        status.seconds < 1.3 * ideal,
         "{} of {ideal}",
         status.seconds
     );
+    assert!(status.bytes_floor > 0);
+    let done = sim.page(page).contribution(Instant(sim.now));
+    let counted = status.contributions.iter();
+    let counted = counted.filter(|part| part.device == sim.hosts[page].device);
+    assert_eq!(
+        done.operations,
+        counted.map(|part| part.operations).sum::<u64>()
+    );
+    assert!(sim.page(page).jobs().iter().any(|status| status.job == job));
+}
+
+#[test]
+fn unequal_devices_finish_together() {
+    let mut sim = Sim::new(2);
+    let fast = Spec {
+        mflops: 8_000.0,
+        slots: 4,
+        ..Spec::default()
+    };
+    let slow = Spec {
+        mflops: 2_000.0,
+        ..Spec::default()
+    };
+    let [a, b, page] = trio(&mut sim, [fast, Spec::default(), slow]);
+    let job = sim.submit(a, 3_000, 3_000, 3_000);
+    let status = finish(&mut sim, job, 60);
+    let ideal = status.predicted_seconds.expect("predicted");
+    assert!(
+        status.seconds < 1.25 * ideal,
+        "{} of {ideal}",
+        status.seconds
+    );
+    for (host, expected) in [(a, 8.0 / 14.0), (b, 4.0 / 14.0), (page, 2.0 / 14.0)] {
+        let share = share(&sim, &status, host);
+        assert!((share - expected).abs() < 0.08, "host {host}: {share}");
+    }
+}
+
+#[test]
+fn nobody_waits_long_for_a_helper_that_is_slower_than_it_says() {
+    let mut sim = Sim::new(3);
+    let lame = Spec {
+        truth: 0.02,
+        ..Spec::default()
+    };
+    let [a, _, _] = trio(&mut sim, [Spec::default(), lame, Spec::default()]);
+    let job = sim.submit(a, 2_000, 2_000, 2_000);
+    let status = finish(&mut sim, job, 60);
+    // Two of the three do it all: 16 GFLOP at 8 GFLOP/s.
+    assert!(status.seconds < 2.0 * 1.4, "{}", status.seconds);
+}
+
+#[test]
+fn nobody_waits_long_for_a_page_that_fell_asleep() {
+    let mut sim = Sim::new(4);
+    let [a, _, page] = trio(&mut sim, [Spec::default(); 3]);
+    let job = sim.submit(a, 2_000, 2_000, 2_000);
+    sim.run(Span::from_millis(400), |_| false);
+    sim.vanish(page);
+    let status = finish(&mut sim, job, 60);
+    assert!(status.seconds < 2.0 * 1.5, "{}", status.seconds);
+}
+
+#[test]
+fn a_node_that_joins_late_gets_its_share() {
+    let mut sim = Sim::new(5);
+    let a = sim.add_node(Spec::default());
+    let job = sim.submit(a, 3_000, 3_000, 3_000);
+    sim.run(Span::from_secs(3), |_| false);
+    let b = sim.add_node(Spec::default());
+    sim.hint(b, a, true);
+    let status = finish(&mut sim, job, 120);
+    assert!(share(&sim, &status, b) > 0.3);
+}
+
+#[test]
+fn a_short_job_is_not_sent_anywhere() {
+    let mut sim = Sim::new(6);
+    let [a, _, _] = trio(&mut sim, [Spec::default(); 3]);
+    let job = sim.submit(a, 200, 200, 200);
+    let status = finish(&mut sim, job, 10);
+    assert!(share(&sim, &status, a) == 1.0);
+    assert!(status.seconds < 0.05, "{}", status.seconds);
+}
+
+#[test]
+fn a_short_job_of_a_paused_node_is_done_by_others() {
+    let mut sim = Sim::new(7);
+    let [a, _, _] = trio(&mut sim, [Spec::default(); 3]);
+    pause(&mut sim, a, true);
+    let job = sim.submit(a, 200, 200, 200);
+    let status = finish(&mut sim, job, 10);
+    assert!(share(&sim, &status, a) == 0.0);
+    assert_eq!(sim.engine(a).record().state, DeviceState::Paused);
+}
+
+#[test]
+fn a_liar_is_caught_and_gets_no_more_tiles() {
+    let mut sim = Sim::new(8);
+    let liar = Spec {
+        liar: true,
+        ..Spec::default()
+    };
+    let [a, b, _] = trio(&mut sim, [Spec::default(), liar, Spec::default()]);
+    let job = sim.submit(a, 2_000, 2_000, 2_000);
+    let status = finish(&mut sim, job, 60);
+    assert!(share(&sim, &status, b) == 0.0);
+    assert_eq!(sim.quarantined.first(), Some(&sim.hosts[b].device));
+}
+
+#[test]
+fn a_page_that_can_not_reach_the_coordinator_is_relayed_by_its_node() {
+    let mut sim = Sim::new(9);
+    let a = sim.add_node(Spec::default());
+    let b = sim.add_node(Spec::default());
+    sim.hint(b, a, true);
+    let page = sim.add_page(Spec::default(), b);
+    sim.walls.insert((page, a));
+    assert!(sim.run(Span::from_secs(5), |sim| sim.engine(a).devices().len() == 3));
+    let job = sim.submit(a, 2_000, 2_000, 2_000);
+    let status = finish(&mut sim, job, 60);
+    assert!(share(&sim, &status, page) > 0.2);
+}
+
+#[test]
+fn a_tile_that_fails_everywhere_fails_the_job_with_a_reason() {
+    let mut sim = Sim::new(10);
+    let broken = Spec {
+        fails: 1,
+        ..Spec::default()
+    };
+    let [a, _, _] = trio(&mut sim, [broken; 3]);
+    let job = sim.submit(a, 1_000, 1_000, 1_000);
+    assert!(sim.run(Span::from_secs(60), Sim::all_ended));
+    let status = sim.jobs[&job].ended.clone().expect("it ended");
+    assert_eq!(status.state, JobState::Failed);
+    assert!(status.error.expect("a reason").contains("tile"));
+}
+
+#[test]
+fn several_jobs_of_several_nodes_run_at_once() {
+    let mut sim = Sim::new(11);
+    let [a, b, _] = trio(&mut sim, [Spec::default(); 3]);
+    let jobs: Vec<JobId> = [a, b, a, b]
+        .into_iter()
+        .map(|host| sim.submit(host, 1_200, 1_200, 1_200))
+        .collect();
+    assert!(sim.run(Span::from_secs(60), Sim::all_ended));
+    for job in jobs {
+        let status = sim.jobs[&job].ended.clone().expect("it ended");
+        assert_eq!(status.state, JobState::Done);
+    }
+    // The other node knows how they ended.
+    sim.run(Span::from_secs(1), |_| false);
+    for host in [a, b] {
+        let jobs = sim.engine(host).jobs(Instant(sim.now));
+        assert_eq!(jobs.len(), 4);
+        assert!(jobs.iter().all(|status| status.state == JobState::Done));
+    }
+}
+
+#[test]
+fn a_small_cache_is_enough() {
+    let mut sim = Sim::new(12);
+    let small = Spec {
+        cache_bytes: 4 << 20,
+        ..Spec::default()
+    };
+    let [a, _, page] = trio(&mut sim, [small; 3]);
+    let job = sim.submit(a, 2_000, 2_000, 2_000);
+    let status = finish(&mut sim, job, 60);
+    assert!(share(&sim, &status, page) > 0.1);
+}
+
+#[test]
+fn a_lost_device_is_shown_for_a_minute() {
+    let mut sim = Sim::new(13);
+    let [a, b, page] = trio(&mut sim, [Spec::default(); 3]);
+    sim.kill(b);
+    let state = |sim: &Sim, host: usize| {
+        let device = sim.hosts[host].device;
+        let entries = sim.engine(a).devices();
+        let entry = entries.into_iter().find(|entry| entry.device == device);
+        entry.map(|entry| entry.state)
+    };
+    assert!(sim.run(Span::from_secs(10), |sim| {
+        state(sim, b) == Some(DeviceState::Lost) && state(sim, page) == Some(DeviceState::Lost)
+    }));
+    assert!(
+        sim.run(Span::from_secs(70), |sim| sim.engine(a).devices().len()
+            == 1)
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..4 {
+        let (first, second) = (chaos(seed), chaos(seed));
+        assert_eq!(first, second, "seed {seed}");
+    }
+    assert_ne!(chaos(0), chaos(1));
+}
+
+#[test]
+fn every_job_ends_whatever_happens() {
+    let seeds = std::env::var("GEMMESH_SIM_SEEDS").unwrap_or_default();
+    let (first, count) = seeds.split_once('+').unwrap_or(("0", "300"));
+    let number = |text: &str| text.parse::<u64>().expect("GEMMESH_SIM_SEEDS=FIRST+COUNT");
+    for seed in number(first)..number(first) + number(count) {
+        let run = std::panic::catch_unwind(|| chaos(seed));
+        assert!(run.is_ok(), "seed {seed}");
+    }
+}
+
+/// A random mesh with random jobs and random faults; then it is left in peace, and every job of
+/// a coordinator that lives must end. Gives the hash of the trace.
+fn chaos(seed: u64) -> u64 {
+    let mut sim = Sim::new(seed);
+    let nodes = 2 + sim.prng.below(3) as usize;
+    let pages = sim.prng.below(3) as usize;
+    for host in 0..nodes + pages {
+        let spec = Spec {
+            slots: 1 + sim.prng.below(3) as u32,
+            mflops: 1_000.0 * (1 + sim.prng.below(8)) as f64,
+            truth: [1.0, 1.0, 0.5, 0.03][sim.prng.below(4) as usize],
+            liar: host > 0 && sim.prng.below(6) == 0,
+            fails: [0, 0, 0, 40][sim.prng.below(4) as usize],
+            cache_bytes: [2, 16, 256][sim.prng.below(3) as usize] << 20,
+        };
+        if host < nodes {
+            sim.add_node(spec);
+        } else {
+            let node = sim.prng.below(nodes as u64) as usize;
+            sim.add_page(spec, node);
+        }
+    }
+    sim.bad_blocks = [0, 0, 60][sim.prng.below(3) as usize];
+    for from in 0..nodes {
+        for to in 0..nodes {
+            if from != to && sim.prng.below(3) > 0 {
+                let keep = sim.prng.below(2) == 0;
+                sim.hint(from, to, keep);
+            }
+        }
+    }
+    for _ in 0..3 + sim.prng.below(12) {
+        let gap = Span(sim.prng.below(400_000));
+        sim.run(gap, |_| false);
+        let hosts = (nodes + pages) as u64;
+        let host = sim.prng.below(hosts) as usize;
+        match sim.prng.below(12) {
+            0..4 => {
+                let node = sim.prng.below(nodes as u64) as usize;
+                if sim.hosts[node].alive {
+                    let edge = |sim: &mut Sim| 100 + sim.prng.below(900);
+                    let (m, k, n) = (edge(&mut sim), edge(&mut sim), edge(&mut sim));
+                    sim.submit(node, m, k, n);
+                }
+            }
+            4 | 5 => sim.cut_one(),
+            6 if host > 0 => sim.kill(host),
+            7 if host > 0 => sim.vanish(host),
+            8 => {
+                let to = sim.prng.below(nodes as u64) as usize;
+                if host < nodes && host != to {
+                    sim.hint(host, to, true);
+                }
+            }
+            9 => {
+                let running: Vec<(JobId, usize)> = sim
+                    .jobs
+                    .iter()
+                    .map(|(job, state)| (*job, state.host))
+                    .collect();
+                if let Some((job, host)) = running.first() {
+                    sim.input(*host, Input::Cancel { job: *job });
+                }
+            }
+            10 => {
+                pause(&mut sim, host, true);
+                sim.run(Span::from_millis(50), |_| false);
+                pause(&mut sim, host, false);
+            }
+            11 if host > 0 => {
+                sim.input(host, Input::Leave);
+                sim.kill(host);
+            }
+            _ => {}
+        }
+    }
+    sim.submit(0, 500, 700, 900);
+    assert!(
+        sim.run(Span::from_secs(400), Sim::all_ended),
+        "seed {seed}: {:?}",
+        sim.jobs.values().map(|job| &job.ended).collect::<Vec<_>>()
+    );
+    sim.trace()
+}
+
+/// Two nodes that know each other, and a page of the second.
+fn trio(sim: &mut Sim, specs: [Spec; 3]) -> [usize; 3] {
+    let a = sim.add_node(specs[0]);
+    let b = sim.add_node(specs[1]);
+    sim.hint(a, b, false);
+    sim.hint(b, a, false);
+    let page = sim.add_page(specs[2], b);
+    let complete = |sim: &Sim| {
+        let known = [a, b].map(|host| sim.engine(host).devices().len());
+        known == [3, 3] && sim.page(page).devices().len() == 3
+    };
+    assert!(sim.run(Span::from_secs(5), complete));
+    [a, b, page]
+}
+
+fn finish(sim: &mut Sim, job: JobId, seconds: u64) -> JobStatus {
+    let ended = sim.run(Span::from_secs(seconds), Sim::all_ended);
+    let host = sim.jobs[&job].host;
+    let status = sim.engine(host).job_status(job, Instant(sim.now));
+    assert!(ended, "{status:#?}");
+    let status = sim.jobs[&job].ended.clone().expect("it ended");
+    assert_eq!(status.state, JobState::Done, "{status:#?}");
+    println!("{} s of {:?}", status.seconds, status.predicted_seconds);
+    status
+}
+
+fn share(sim: &Sim, status: &JobStatus, host: usize) -> f64 {
+    let device = sim.hosts[host].device;
+    let all: u64 = status.contributions.iter().map(|c| c.operations).sum();
+    let own = status.contributions.iter().filter(|c| c.device == device);
+    own.map(|c| c.operations).sum::<u64>() as f64 / all as f64
+}
+
+fn pause(sim: &mut Sim, host: usize, paused: bool) {
+    let configure = Input::Configure {
+        name: None,
+        slots: None,
+        paused: Some(paused),
+        mflops: None,
+    };
+    sim.input(host, configure);
 }

@@ -68,6 +68,8 @@ pub struct Spec {
     pub truth: f64,
     /// It returns wrong tiles.
     pub liar: bool,
+    /// One of so many slabs fails (0: none).
+    pub fails: u64,
     pub cache_bytes: u64,
 }
 
@@ -78,6 +80,7 @@ impl Default for Spec {
             mflops: 4_000.0,
             truth: 1.0,
             liar: false,
+            fails: 0,
             cache_bytes: 64 << 20,
         }
     }
@@ -106,7 +109,7 @@ struct Connection {
 
 #[derive(Debug)]
 enum Event {
-    Input(usize, Input<Payload>),
+    Input(usize, Box<Input<Payload>>),
     Connect {
         from: usize,
         address: String,
@@ -402,7 +405,7 @@ impl Sim {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Input(host, input) => self.input(host, input),
+            Event::Input(host, input) => self.input(host, *input),
             Event::Connect { from, address } => self.connect(from, address),
             Event::Arrive {
                 connection,
@@ -444,9 +447,16 @@ impl Sim {
                     return;
                 }
                 let (_, task) = self.hosts[host].slots.remove(&slot).expect("looked at");
+                let fails = self.hosts[host].spec.fails;
+                if fails > 0 && self.prng.below(fails) == 0 {
+                    self.hosts[host].started.remove(&slot);
+                    self.input(host, Input::SlotFailed { slot });
+                    return;
+                }
                 let job = &self.jobs[&task.job];
                 let result = task.last.then(|| {
-                    let lie = self.hosts[host].spec.liar;
+                    // A coordinator does not lie to itself.
+                    let lie = self.hosts[host].spec.liar && job.host != host;
                     let mut data = task.job.0.to_vec();
                     data.extend_from_slice(&task.grant.tile.to_le_bytes());
                     data.push(u8::from(!lie));
@@ -506,7 +516,7 @@ impl Sim {
         if self.by_link.remove(&place).is_some() {
             self.at(
                 Span(0),
-                Event::Input(place.0, Input::LinkDown { link: place.1 }),
+                Event::Input(place.0, Box::new(Input::LinkDown { link: place.1 })),
             );
         }
         if self.connections[connection].up {
@@ -630,7 +640,7 @@ impl Sim {
                         operand,
                         block,
                     };
-                    self.at(Span(200), Event::Input(host, ready));
+                    self.at(Span(200), Event::Input(host, Box::new(ready)));
                 }
             }
             Output::Keep {
@@ -654,7 +664,7 @@ impl Sim {
                         block,
                     }
                 };
-                self.at(Span(100), Event::Input(host, answer));
+                self.at(Span(100), Event::Input(host, Box::new(answer)));
             }
             Output::Evict { id } => {
                 let host = &mut self.hosts[host];
@@ -683,7 +693,7 @@ impl Sim {
                     valid,
                     payload,
                 };
-                self.at(Span(500), Event::Input(host, answer));
+                self.at(Span(500), Event::Input(host, Box::new(answer)));
             }
             Output::Persist {
                 job, done, payload, ..
@@ -701,7 +711,7 @@ impl Sim {
                 let tile = done.tile;
                 self.at(
                     Span(1_000),
-                    Event::Input(host, Input::Persisted { job, tile }),
+                    Event::Input(host, Box::new(Input::Persisted { job, tile })),
                 );
             }
             Output::Finish { job } => {
@@ -711,7 +721,7 @@ impl Sim {
                 let result = MatrixId([7; 32]);
                 self.at(
                     Span(1_000),
-                    Event::Input(host, Input::Finished { job, result }),
+                    Event::Input(host, Box::new(Input::Finished { job, result })),
                 );
             }
             Output::Ended { status } => {
@@ -740,14 +750,15 @@ impl Sim {
                 "a slab needs a block that is not there"
             );
         }
-        // The slabs of a tile come in order on one slot.
+        // The slabs of a tile come in order on one slot; the first one starts anew.
         let before = state.started.remove(&task.slot);
-        match before {
-            None => assert!(task.first && task.from == 0),
-            Some(before) => assert!(
-                !task.first && before.grant == task.grant && before.to == task.from,
+        assert_eq!(task.first, task.from == 0);
+        if !task.first {
+            let before = before.expect("a slab before this one");
+            assert!(
+                before.grant == task.grant && before.to == task.from,
                 "{before:?} then {task:?}"
-            ),
+            );
         }
         if !task.last {
             state.started.insert(task.slot, task.clone());
