@@ -228,9 +228,10 @@ impl Rows {
                 Verdict::Rejected
             };
         }
-        // |a·b| <= 2·|a||b||x| for every element, so without this no partial sum can overflow.
-        // Written so that a NaN counts as possible.
-        let no_overflow = w * (2.1 + 4.0 * bound.of_product) < bound.largest;
+        // |x| >= 1/2, so no partial sum of any element exceeds this (and if it is in range, none
+        // overflows). Written so that a NaN counts as possible.
+        let most = w * (2.1 + 4.0 * bound.of_product) + bound.absolute;
+        let no_overflow = most < bound.largest;
         let (mut sum, mut magnitude, mut complete) = (0.0, 0.0, true);
         for (j, c) in elements(bytes, element_bytes).enumerate() {
             let found = Mark::of(c);
@@ -238,11 +239,13 @@ impl Rows {
                 Mark::NotANumber if found == Mark::NotANumber => {}
                 Mark::Infinite if found != Mark::Finite => complete = false,
                 Mark::NotANumber | Mark::Infinite => return Verdict::Rejected,
+                Mark::Finite if no_overflow && (c.is_nan() || c.abs() > most) => {
+                    return Verdict::Rejected;
+                }
                 Mark::Finite if found == Mark::Finite => {
                     sum += c * probe.x[j];
                     magnitude += c.abs() * probe.x[j].abs();
                 }
-                Mark::Finite if no_overflow => return Verdict::Rejected,
                 Mark::Finite => return Verdict::Undecided,
             }
         }

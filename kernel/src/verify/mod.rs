@@ -30,9 +30,9 @@
 //!
 //! The code takes each n 16 larger and the whole 2 % larger, for the rounding of the bound itself.
 //! No honest product of any class, instance or slab depth is rejected. A lie is seen when its effect
-//! on a row, |Δ·x|, is more than twice the bound; a single wrong element has |Δ·x| >= |Δ|/2. In `f64`
-//! with inner = 1,000 that is an error of about 10^-12 of the row's Σ|a||b|; smaller lies pass, as they
-//! are within the accuracy that the product promises.
+//! on a row, |Δ·x|, is more than twice the bound; for a single wrong element |Δ·x| >= |Δ|/2. In `f64`
+//! with inner = cols = 1,000 a single element is caught when it is off by about 10^-12 of its row's
+//! |A||B||x|, in `f32` by about 3·10^-4. Smaller lies pass: an honest worker may be off by that much.
 //!
 //! # NaN, infinities, overflow
 //!
