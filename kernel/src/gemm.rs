@@ -280,7 +280,7 @@ fn five_loops<T: Scalar>(
 ) -> Result<(), KernelError> {
     let (m, k, n) = (a.rows(), a.cols(), b.cols());
     let Sizes { mc, kc, nc } = Sizes::new(kernel, blocking, m, k, n);
-    let (mr, nr) = (kernel.mr, kernel.nr);
+    let (mr, nr, lanes) = (kernel.mr, kernel.nr, kernel.lanes);
     let [packed_a, packed_b, edge] = workspace.regions::<T>([
         product("packed block of A", &[mc, kc])?,
         product("packed block of B", &[kc, nc])?,
@@ -315,19 +315,22 @@ fn five_loops<T: Scalar>(
                 // Loop 2 cuts the block of B into micro-panels; one stays in the first-level cache.
                 for jr in (0..n_block).step_by(nr) {
                     let n_tile = nr.min(n_block - jr);
+                    // At the right edge only as many vectors as it takes.
+                    let run = kernel.run[n_tile.div_ceil(lanes) - 1];
                     // Loop 1 cuts the block of A into micro-panels, streamed from the second level.
                     for ir in (0..m_block).step_by(mr) {
                         let m_tile = mr.min(m_block - ir);
                         // SAFETY: micro-panel ir of A starts at ir·depth and holds MR × depth
-                        // elements, likewise B; the tile at `c` lies in C. A whole tile with
-                        // contiguous rows is written in place, any other through `edge`, which has
-                        // MAX_TILE >= MR·NR elements. `Kernel` proves the instructions.
+                        // elements, likewise B; the tile at `c` lies in C. `run`
+                        // writes MR rows of whole vectors: in place where all of that is C with
+                        // contiguous rows, else through `edge`, which has MAX_TILE >= MR·NR
+                        // elements. `Kernel` proves the instructions.
                         unsafe {
                             let a_panel = packed_a.add(ir * depth);
                             let b_panel = packed_b.add(jr * depth);
                             let c_tile = c_ptr.add((ic + ir) * c_row + (jc + jr) * c_col);
-                            if m_tile == mr && n_tile == nr && c_col == 1 {
-                                (kernel.run)(depth, a_panel, b_panel, c_tile, c_row, load);
+                            if m_tile == mr && n_tile.is_multiple_of(lanes) && c_col == 1 {
+                                run(depth, a_panel, b_panel, c_tile, c_row, load);
                                 continue;
                             }
                             if load {
@@ -337,7 +340,7 @@ fn five_loops<T: Scalar>(
                                     }
                                 }
                             }
-                            (kernel.run)(depth, a_panel, b_panel, edge, nr, load);
+                            run(depth, a_panel, b_panel, edge, nr, load);
                             for i in 0..m_tile {
                                 for j in 0..n_tile {
                                     *c_tile.add(i * c_row + j * c_col) = *edge.add(i * nr + j);

@@ -31,6 +31,10 @@ pub(crate) trait Vector<T>: Copy {
     /// As [`Self::splat`]; `to` is writable for `LANES` elements.
     unsafe fn store(self, to: *mut T);
 
+    /// Asks for the cache line at `at`, which will be read and written soon. A hint: any address does.
+    #[inline(always)]
+    fn prefetch(_at: *const T) {}
+
     /// `a·b + c` in each lane, rounded once or twice.
     ///
     /// # Safety
@@ -68,7 +72,9 @@ pub struct Kernel<T> {
     pub(crate) mr: usize,
     pub(crate) nr: usize,
     pub(crate) blocking: Blocking,
-    pub(crate) run: Run<T>,
+    /// By the number of vectors across: `run[v - 1]` computes the first `v` of the panel's NV.
+    pub(crate) run: [Run<T>; MAX_VECTORS],
+    pub(crate) lanes: usize,
     pub(crate) pack_a: Pack<T>,
     pub(crate) pack_b: Pack<T>,
     pub(crate) peak: fn(u64) -> u64,
@@ -78,12 +84,14 @@ impl<T: Scalar> Kernel<T> {
     /// The constructor for instances.
     ///
     /// # Safety
-    /// This CPU can execute `run` and `peak`, and `run` keeps the contract of [`run`] for `MR` × `NR`.
+    /// This CPU can execute `run` and `peak`, and `run[v - 1]` keeps the contract of [`run`] for MR rows
+    /// and `v` vectors of `lanes` elements out of panels of NR columns.
     pub(crate) const unsafe fn new<const MR: usize, const NR: usize>(
         name: &'static str,
         class: Class,
         blocking: Blocking,
-        run: Run<T>,
+        lanes: usize,
+        run: [Run<T>; MAX_VECTORS],
         peak: fn(u64) -> u64,
     ) -> Self {
         assert!(
@@ -105,6 +113,7 @@ impl<T: Scalar> Kernel<T> {
             nr: NR,
             blocking,
             run,
+            lanes,
             pack_a: pack::<T, MR>,
             pack_b: pack::<T, NR>,
             peak,
@@ -128,6 +137,9 @@ impl<T> Kernel<T> {
         self.blocking
     }
 }
+
+/// The most vectors across a micro-tile (NV) of any instance.
+pub(crate) const MAX_VECTORS: usize = 4;
 
 /// The most elements of a micro-tile (MR·NR) of any instance.
 pub(crate) const MAX_TILE: usize = 512;
@@ -155,7 +167,13 @@ pub(crate) const MAX_TILE: usize = 512;
 /// The CPU has the instructions of `V`; `a` and `b` are readable for `depth·MR` and `depth·NR`
 /// elements; the `MR × NR` elements of `c` are writable, and initialised if `load`.
 #[inline(always)]
-pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn run<
+    T: Copy,
+    V: Vector<T>,
+    const MR: usize,
+    const NV: usize,
+    const PANEL: usize,
+>(
     depth: usize,
     mut a: *const T,
     mut b: *const T,
@@ -175,6 +193,13 @@ pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize
                 }
             }
         }
+        // The next tile of this column of tiles, while there is time.
+        for i in 0..MR {
+            let row = c.wrapping_add((MR + i) * row_stride);
+            for j in 0..NV {
+                V::prefetch(row.wrapping_add(j * V::LANES));
+            }
+        }
         for _ in 0..depth {
             let mut row_of_b = [V::splat(zero); NV];
             for (j, lane) in row_of_b.iter_mut().enumerate() {
@@ -187,7 +212,7 @@ pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize
                 }
             }
             a = a.add(MR);
-            b = b.add(NV * V::LANES);
+            b = b.add(PANEL * V::LANES);
         }
         for (i, row) in acc.iter().enumerate() {
             for (j, lane) in row.iter().enumerate() {

@@ -26,19 +26,24 @@ pub(crate) unsafe fn pack<T: Copy + Default, const R: usize>(
     // SAFETY: every read is of an element of the block, and every write below
     // `ceil(lanes / R)·R·depth`; the caller guarantees both.
     unsafe {
-        for first in (0..lanes).step_by(R) {
+        // Rows of the block that are contiguous are read from end to end, however many panels they
+        // are cut into.
+        let whole = if lane_stride == 1 { lanes / R * R } else { 0 };
+        if whole > 0 {
+            for p in 0..depth {
+                let row = src.add(p * depth_stride);
+                for first in (0..whole).step_by(R) {
+                    let from = row.add(first).cast::<[T; R]>();
+                    let to = dst.add(first * depth + p * R).cast::<[T; R]>();
+                    to.write_unaligned(from.read_unaligned());
+                }
+            }
+        }
+        for first in (whole..lanes).step_by(R) {
             let panel = dst.add(first * depth);
             let src = src.add(first * lane_stride);
             let count = R.min(lanes - first);
-            if count == R && lane_stride == 1 {
-                for p in 0..depth {
-                    let from = src.add(p * depth_stride).cast::<[T; R]>();
-                    panel
-                        .add(p * R)
-                        .cast::<[T; R]>()
-                        .write_unaligned(from.read_unaligned());
-                }
-            } else if count == R {
+            if count == R {
                 for p in 0..depth {
                     for lane in 0..R {
                         *panel.add(p * R + lane) = *src.add(lane * lane_stride + p * depth_stride);

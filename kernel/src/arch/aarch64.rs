@@ -105,7 +105,8 @@ macro_rules! kernel {
                 "neon",
                 $class,
                 $blocking,
-                $module::run,
+                $module::LANES,
+                $module::RUN,
                 $module::peak,
             )
         }

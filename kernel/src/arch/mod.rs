@@ -74,12 +74,14 @@ macro_rules! instance {
             use crate::microkernel::{self, Vector};
 
             pub(super) const MR: usize = $mr;
-            pub(super) const NR: usize = $nv * <$vector as Vector<$scalar>>::LANES;
+            pub(super) const NR: usize = $nv * LANES;
 
+            /// The first `V` vectors of a panel (all of them if `V` is more).
+            ///
             /// # Safety
             /// As [`microkernel::run`].
             $(#[$attribute])*
-            pub(super) unsafe fn run(
+            unsafe fn run<const V: usize>(
                 depth: usize,
                 a: *const $scalar,
                 b: *const $scalar,
@@ -90,11 +92,17 @@ macro_rules! instance {
                 // SAFETY: the caller keeps the contract of the micro-kernel, and this function is
                 // only reachable through a `Kernel`, made after the CPU was asked.
                 unsafe {
-                    microkernel::run::<$scalar, $vector, MR, { $nv }>(
-                        depth, a, b, c, row_stride, load, 0.0,
-                    );
+                    match V {
+                        1 if $nv > 1 => microkernel::run::<$scalar, $vector, MR, 1, { $nv }>(depth, a, b, c, row_stride, load, 0.0),
+                        2 if $nv > 2 => microkernel::run::<$scalar, $vector, MR, 2, { $nv }>(depth, a, b, c, row_stride, load, 0.0),
+                        3 if $nv > 3 => microkernel::run::<$scalar, $vector, MR, 3, { $nv }>(depth, a, b, c, row_stride, load, 0.0),
+                        _ => microkernel::run::<$scalar, $vector, MR, { $nv }, { $nv }>(depth, a, b, c, row_stride, load, 0.0),
+                    }
                 }
             }
+
+            pub(super) const LANES: usize = <$vector as Vector<$scalar>>::LANES;
+            pub(super) const RUN: [microkernel::Run<$scalar>; microkernel::MAX_VECTORS] = [run::<1>, run::<2>, run::<3>, run::<4>];
 
             pub(super) fn peak(iterations: u64) -> u64 {
                 /// # Safety

@@ -67,7 +67,8 @@ macro_rules! kernel {
                 NAME,
                 $class,
                 BLOCKING,
-                $module::run,
+                $module::LANES,
+                $module::RUN,
                 $module::peak,
             )
         }

@@ -90,7 +90,8 @@ macro_rules! kernel {
                 $name,
                 $class,
                 $blocking,
-                $module::run,
+                $module::LANES,
+                $module::RUN,
                 $module::peak,
             )
         }

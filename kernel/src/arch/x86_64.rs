@@ -48,6 +48,12 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            fn prefetch(at: *const $scalar) {
+                // SAFETY: a prefetch is a hint that never faults.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            }
+
+            #[inline(always)]
             unsafe fn multiply_add(a: Self, b: Self, c: Self) -> Self {
                 // SAFETY: see above.
                 unsafe {
@@ -111,11 +117,13 @@ vector!(
     _mm256_add_ps
 );
 
-// 32 registers: 24 accumulators, 2 of B, and A is broadcast from memory.
-instance!(avx512_fused_f64, f64, F64x8<true>, mr = 12, nv = 2, chains = 16, #[target_feature(enable = "avx512f")]);
-instance!(avx512_separate_f64, f64, F64x8<false>, mr = 12, nv = 2, chains = 16, #[target_feature(enable = "avx512f")]);
-instance!(avx512_fused_f32, f32, F32x16<true>, mr = 12, nv = 2, chains = 16, #[target_feature(enable = "avx512f")]);
-instance!(avx512_separate_f32, f32, F32x16<false>, mr = 12, nv = 2, chains = 16, #[target_feature(enable = "avx512f")]);
+// 32 registers. Fused: 24 accumulators, 4 of B, 1 of A; wide tiles take fewer loads. Separate: the
+// product and the sum go to different pipes if nothing else is in the way, so A is broadcast by the
+// multiplication itself, which takes a tile of one vector across.
+instance!(avx512_fused_f64, f64, F64x8<true>, mr = 6, nv = 4, chains = 16, #[target_feature(enable = "avx512f")]);
+instance!(avx512_separate_f64, f64, F64x8<false>, mr = 24, nv = 1, chains = 16, #[target_feature(enable = "avx512f")]);
+instance!(avx512_fused_f32, f32, F32x16<true>, mr = 6, nv = 4, chains = 16, #[target_feature(enable = "avx512f")]);
+instance!(avx512_separate_f32, f32, F32x16<false>, mr = 24, nv = 1, chains = 16, #[target_feature(enable = "avx512f")]);
 
 // 16 registers: 12 accumulators, 2 of B, 1 of A, and 1 for the product of `Separate`.
 instance!(avx2_fused_f64, f64, F64x4<true>, mr = 6, nv = 2, chains = 12, #[target_feature(enable = "avx2,fma")]);
@@ -123,26 +131,28 @@ instance!(avx2_separate_f64, f64, F64x4<false>, mr = 6, nv = 2, chains = 12, #[t
 instance!(avx2_fused_f32, f32, F32x8<true>, mr = 6, nv = 2, chains = 12, #[target_feature(enable = "avx2,fma")]);
 instance!(avx2_separate_f32, f32, F32x8<false>, mr = 6, nv = 2, chains = 12, #[target_feature(enable = "avx2,fma")]);
 
-/// The packed A (mc × kc) is 288 KiB of doubles or of floats: within 512 KiB of second-level cache.
+/// The packed A (mc × kc) is at most 576 KiB, for second-level caches of 1 MiB and more; the packed B
+/// (kc × nc) is 4 MiB. A deep kc matters most: C is read and written once per kc.
 const AVX512_F64: Blocking = Blocking {
     mc: 144,
-    kc: 256,
-    nc: 4080,
+    kc: 512,
+    nc: 1024,
 };
 const AVX512_F32: Blocking = Blocking {
     mc: 144,
     kc: 512,
-    nc: 4096,
+    nc: 2048,
 };
+/// The packed A is 192 to 384 KiB: CPUs without AVX-512 may have 256 to 512 KiB of second level.
 const AVX2_F64: Blocking = Blocking {
     mc: 96,
-    kc: 256,
-    nc: 4096,
+    kc: 512,
+    nc: 1024,
 };
 const AVX2_F32: Blocking = Blocking {
     mc: 96,
     kc: 512,
-    nc: 4096,
+    nc: 2048,
 };
 
 macro_rules! kernel {
@@ -153,7 +163,8 @@ macro_rules! kernel {
                 $name,
                 $class,
                 $blocking,
-                $module::run,
+                $module::LANES,
+                $module::RUN,
                 $module::peak,
             )
         }
