@@ -65,8 +65,8 @@ vector!(
 );
 
 // V8 allots 16 registers and spills beyond 8 accumulators.
-instance!(separate_f64, f64, F64x2<false>, mr = 4, nv = 2, chains = 8,);
-instance!(separate_f32, f32, F32x4<false>, mr = 4, nv = 2, chains = 8,);
+instance!(separate_f64, f64, F64x2<false>, mr = 4, nv = 2, chains = 12,);
+instance!(separate_f32, f32, F32x4<false>, mr = 4, nv = 2, chains = 12,);
 
 /// The packed A is 256 KiB, the packed B 2 MiB: a worker's memory is small, and so are the caches of
 /// phones.
