@@ -1,0 +1,77 @@
+//! `make bench`: how long a user waits, measured here and now on three real nodes of this machine.
+//!
+//! Figures of one run are comparable with each other; what is compared is printed as a ratio.
+
+use std::time::{Duration, Instant};
+
+use gemmesh_tests::matrices::Matrix;
+use gemmesh_tests::node::{Api, Options, await_mesh, fresh_mesh};
+use serde_json::json;
+
+/// Jobs whose latency is taken, after as many that warm up.
+const JOBS: usize = 60;
+/// Pairs of runs of the large product.
+const PAIRS: usize = 3;
+
+fn main() {
+    let mesh = fresh_mesh();
+    let nodes = ["one", "two", "three"].map(|name| Options::loopback(name, &mesh).start());
+    await_mesh(&nodes.each_ref(), 0);
+    let lone = Options::loopback("lone", &fresh_mesh())
+        .arg("--no-mdns")
+        .start();
+
+    let (a, b) = (Matrix::random(200, 200, 1), Matrix::random(200, 200, 2));
+    let ids = upload(&nodes[0].api, &a, &b);
+    for _ in 0..JOBS {
+        submit_to_result(&nodes[0].api, &ids);
+    }
+    let mut times: Vec<Duration> = (0..JOBS)
+        .map(|_| submit_to_result(&nodes[0].api, &ids))
+        .collect();
+    times.sort();
+    println!("200 × 200 f64, three one-thread nodes, submission to result over HTTP, {JOBS} jobs:");
+    let (median, worst) = (ms(times[JOBS / 2]), ms(times[JOBS - 1]));
+    println!("  median {median:.1} ms, worst {worst:.1} ms");
+
+    let (a, b) = (
+        Matrix::random(3_000, 3_000, 3),
+        Matrix::random(3_000, 3_000, 4),
+    );
+    let (shared, alone) = (
+        upload(&nodes[0].api, &a, &b),
+        upload(&lone.api, &a, &b),
+    );
+    println!("3,000 × 3,000 f64, nothing cached at first, {PAIRS} pairs of runs:");
+    for _ in 0..PAIRS {
+        let one = seconds(&lone.api, &alone);
+        let three = seconds(&nodes[0].api, &shared);
+        let ratio = one / three;
+        println!("  one one-thread node {one:.2} s, three {three:.2} s: {ratio:.2} times as fast");
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("  (this machine has {cores} cores for all of them)");
+}
+
+fn upload(api: &Api, a: &Matrix, b: &Matrix) -> [String; 2] {
+    [api.matrix(&a.npy()), api.matrix(&b.npy())]
+}
+
+/// From the submission until the whole result is here, as `.npy`.
+fn submit_to_result(api: &Api, [a, b]: &[String; 2]) -> Duration {
+    let start = Instant::now();
+    let job = api.submit(&json!({"a": a, "b": b}));
+    let result = api.get(&format!("/api/jobs/{job}/result?format=npy&wait=60"));
+    result.expect(200);
+    start.elapsed()
+}
+
+/// Seconds from acknowledgement to the end, as the job's status says.
+fn seconds(api: &Api, [a, b]: &[String; 2]) -> f64 {
+    let job = api.submit(&json!({"a": a, "b": b}));
+    api.done(&job)["seconds"].as_f64().expect("a number")
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
