@@ -1,2 +1,7 @@
 //! The `gemmesh` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gemmesh_node::cli::main()
+}

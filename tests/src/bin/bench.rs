@@ -38,10 +38,7 @@ fn main() {
         Matrix::random(3_000, 3_000, 3),
         Matrix::random(3_000, 3_000, 4),
     );
-    let (shared, alone) = (
-        upload(&nodes[0].api, &a, &b),
-        upload(&lone.api, &a, &b),
-    );
+    let (shared, alone) = (upload(&nodes[0].api, &a, &b), upload(&lone.api, &a, &b));
     println!("3,000 × 3,000 f64, nothing cached at first, {PAIRS} pairs of runs:");
     for _ in 0..PAIRS {
         let one = seconds(&lone.api, &alone);
