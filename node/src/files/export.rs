@@ -12,7 +12,9 @@ use crate::error::ApiError;
 /// Text is handed on when it is this long.
 const TEXT_BYTES: usize = 256 << 10;
 /// Columns that are held at a time for an array `.mtx` file, which goes column by column.
-const COLUMNS_BYTES: u64 = 16 << 20;
+const COLUMNS_BYTES: u64 = 32 << 20;
+/// A matrix of which fewer columns could be held is written as a coordinate file.
+const COLUMNS_MIN: u64 = 16;
 /// Integers up to this magnitude are numbers in JSON, for readers that have only f64.
 const JSON_INTEGER_MAX: u64 = 1 << 53;
 
@@ -31,7 +33,7 @@ enum Layout {
     Json,
 }
 
-/// A file being written. Memory: a piece and its text; at most 16 MiB for an array `.mtx`.
+/// A file being written. Memory: a piece and its text; at most 32 MiB for an array `.mtx`.
 pub struct Export<S> {
     source: S,
     layout: Layout,
@@ -286,7 +288,8 @@ fn mtx_head<S: Source>(source: &mut S) -> Result<(Layout, Vec<u8>), S::Error> {
             .filter(|element| element.iter().any(|&byte| byte != 0))
             .count() as u64;
     }
-    let tall = rows * element.bytes() > COLUMNS_BYTES;
+    let columns = cols.min(COLUMNS_MIN);
+    let tall = columns * rows * element.bytes() > COLUMNS_BYTES;
     let field = match element.dtype {
         Dtype::Int => "integer",
         Dtype::F32 | Dtype::F64 => "real",

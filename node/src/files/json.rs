@@ -13,8 +13,9 @@ use super::number::{self, NUMBER_BYTES_MAX, NumberError, Value, Width};
 use super::{ReadOptions, Sink, check_shape, io_error, number_error, unprocessable};
 use crate::error::ApiError;
 
-/// Memory that a parsed element takes, per byte of text (`1,` becomes 32 bytes).
-const MEMORY_PER_BYTE: u64 = 20;
+/// Memory that parsed JSON takes per byte of text, at worst: `[1],` becomes a vector of four
+/// values.
+const MEMORY_PER_BYTE: u64 = 48;
 
 /// Reads a file of JSON into `sink`. It is parsed in memory, of which it may take `memory` bytes.
 ///

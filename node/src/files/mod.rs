@@ -36,6 +36,8 @@ pub mod mtx;
 pub mod npy;
 pub mod number;
 pub mod pio;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 

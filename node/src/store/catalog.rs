@@ -127,10 +127,7 @@ impl Catalog {
         if let Some(entry) = self.matrices.get_mut(&id) {
             entry.pins = match up {
                 true => entry.pins + 1,
-                false => entry
-                    .pins
-                    .checked_sub(1)
-                    .expect("pins are counted in pairs"),
+                false => entry.pins.saturating_sub(1),
             };
         }
     }

@@ -10,6 +10,8 @@ use super::{Store, jobs, lock};
 
 /// How long it is remembered that something expired.
 const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How many of these are remembered; the oldest are forgotten first.
+const TOMBSTONES_MAX: usize = 200_000;
 
 impl Store {
     /// Removes jobs that ended `ttl` ago or earlier (and returns them) and matrices that nothing
@@ -52,7 +54,14 @@ impl Store {
                     })
                     .map(|(id, _)| *id)
                     .collect();
-                let forgotten = now.0.saturating_sub(TOMBSTONE_MS);
+                let forgotten = {
+                    let catalog = lock(&shared.catalog);
+                    let mut times: Vec<u64> = catalog.tombstones.values().map(|t| t.0).collect();
+                    let surplus = times.len().saturating_sub(TOMBSTONES_MAX);
+                    times.sort_unstable();
+                    let oldest = surplus.checked_sub(1).map_or(0, |last| times[last]);
+                    now.0.saturating_sub(TOMBSTONE_MS).max(oldest)
+                };
                 let transaction = connection.transaction()?;
                 for (id, used) in touched {
                     transaction.execute(

@@ -39,10 +39,8 @@ impl Store {
     /// result is reserved. The token is kept as a hash.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an operand, [`StoreError::Full`], or the system's.
-    ///
-    /// # Panics
-    /// When there is a job with this id already.
+    /// [`StoreError::Missing`] for an operand, [`StoreError::Full`], [`StoreError::Database`] when
+    /// there is a job with this id already, or the system's.
     pub async fn insert_job(
         &self,
         header: &JobHeader,
@@ -220,11 +218,7 @@ impl Store {
     /// All jobs whose time is not over, oldest first. A job whose record does not decode is left
     /// out and logged.
     pub async fn load_jobs(&self) -> Vec<StoredJob> {
-        let jobs = self
-            .inner
-            .writer
-            .transaction(|transaction| load(transaction))
-            .await;
+        let jobs = self.inner.writer.transaction(load).await;
         jobs.unwrap_or_else(|error| {
             tracing::error!(%error, "the jobs could not be read");
             Vec::new()
