@@ -26,7 +26,10 @@ const DEVICES_MAX: usize = 2_000;
 pub struct Start {
     /// The node that served the page, `HOST:PORT`.
     pub node: String,
-    /// Unix milliseconds.
+    /// Its mesh.
+    pub mesh: String,
+    /// Unix milliseconds when the page was opened; the same for all sessions of one page, so that
+    /// a node knows its return from a second page with the same id.
     pub time: u64,
     /// Its name.
     pub name: String,
@@ -202,7 +205,7 @@ impl Session {
         };
         let config = Config {
             record,
-            mesh: String::new(),
+            mesh: start.mesh,
             seed: u64::from_le_bytes(seed[..8].try_into().expect("eight bytes")) ^ start.time,
             cache_bytes: start.cache_bytes,
             devices_max: DEVICES_MAX,

@@ -12,9 +12,9 @@ export class ApiProblem extends Error {
 }
 
 const TYPES = {
-  npy: 'application/octet-stream',
+  npy: 'application/x-npy',
   csv: 'text/csv',
-  mtx: 'text/plain',
+  mtx: 'text/x-matrix-market',
 };
 
 /** The format that a file name ends with, or null. */

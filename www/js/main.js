@@ -19,6 +19,8 @@ import { mountResult } from './view-result.js';
 const CORNER = 8;
 /** The longest that a form waits for an answer about a job whose news do not come over the socket. */
 const WAIT_S = 20;
+/** How long a page may be refused for its id before it takes another. */
+const DUPLICATE_MS = 2_500;
 /** How often a page that can not compute asks for news. */
 const REFRESH_MS = 5_000;
 
@@ -172,31 +174,42 @@ if (mesh) {
 }
 
 /** How the page stands with its node, and what changed. */
-function tellConnection({ connection, refusal, node, retry_ms: retryMs }) {
-  if (refusal === 'duplicate_id' && state.connection.reason !== refusal) {
-    log(strings.log.newId, 'warning');
-    dispatch({ type: 'connection', phase: 'connecting', reason: refusal });
-    tellMesh({ type: 'identity', seed: identity.newSeed() });
-    return;
-  }
+function tellConnection({ connection, refusal, node, retryAt }) {
+  duplicate(refusal === 'duplicate_id');
   const before = state.connection;
-  const entry = node && (state.devices.find(({ device }) => device === node) ?? { device: node, name: node.slice(0, 8) });
   if (connection === 'connected') {
-    if (before.phase !== 'online') {
-      log(strings.log.connected(entry.name));
-      refresh();
-    }
-    if (before.phase !== 'online' || before.node?.name !== entry.name) dispatch({ type: 'connection', phase: 'online', node: entry });
+    const entry = state.devices.find(({ device }) => device === node) ?? { device: node, name: node.slice(0, 8) };
+    if (before.phase === 'online' && before.node?.name === entry.name) return;
+    dispatch({ type: 'connection', phase: 'online', node: entry });
+    if (before.phase === 'online') return;
+    log(strings.log.connected(entry.name));
+    refresh();
     return;
   }
   if (before.phase === 'online') log(strings.log.disconnected, 'warning');
-  const waiting = retryMs !== undefined && retryMs !== null;
-  dispatch({
-    type: 'connection',
-    phase: waiting || connection === 'refused' ? 'waiting' : 'connecting',
-    retryAt: Date.now() + (retryMs ?? 0),
-    reason: refusal,
-  });
+  const phase = retryAt === null ? 'connecting' : 'waiting';
+  if (before.phase !== phase || before.retryAt !== retryAt || before.reason !== refusal) {
+    dispatch({ type: 'connection', phase, retryAt, reason: refusal });
+  }
+}
+
+let duplicateTimer = null;
+
+/**
+ * Another page has this one's id. It may be this page before it was loaded again, whose socket goes
+ * soon; if it stays, this page takes another id.
+ */
+function duplicate(refused) {
+  if (!refused) {
+    clearTimeout(duplicateTimer);
+    duplicateTimer = null;
+    return;
+  }
+  duplicateTimer ??= setTimeout(() => {
+    duplicateTimer = null;
+    log(strings.log.newId, 'warning');
+    tellMesh({ type: 'identity', seed: identity.newSeed() });
+  }, DUPLICATE_MS);
 }
 
 function tellDevices(devices) {

@@ -13,6 +13,8 @@ const CONNECT_MS_MAX = 5_000;
 /** A timer this late was asleep: the sockets are dead, even if they do not know it. */
 const JUMP_MS = 10_000;
 const HEARTBEAT_MS = 2_000;
+/** The page is told at most this often how things stand. */
+const TELL_MS = 100;
 
 let session = null;
 let pool = null;
@@ -23,6 +25,9 @@ let timer = null;
 let lastBeat = Date.now();
 let lastLinkNumber = 0;
 let told = '';
+let tellTimer = null;
+/** When the session dials its own node again, in milliseconds of `performance.now()`. */
+let retryAt = null;
 /** What earlier sessions of this page computed. */
 let earlier = { tiles: 0, rows: 0, operations: 0, kernel_ms: 0, busy_ms: 0, last: null };
 
@@ -53,6 +58,8 @@ async function start(message) {
     const speeds = await pool.probe(PROBE);
     Object.assign(settings, speeds);
     say({ type: 'ready', build: settings.build, threads: settings.threads, ...speeds });
+    settings.opened = Date.now();
+    settings.mesh = await meshName();
     open();
     setInterval(beat, HEARTBEAT_MS);
   } catch (error) {
@@ -82,11 +89,25 @@ function glueUrl(build) {
   return new URL(`../wasm/${build}/gemmesh_wasm_worker.js`, import.meta.url).href;
 }
 
+/** The mesh that the node belongs to; asked for until it answers. */
+async function meshName() {
+  for (;;) {
+    try {
+      const response = await fetch('/api/info');
+      if (response.ok) return (await response.json()).mesh;
+    } catch {
+      // Not reachable yet.
+    }
+    await new Promise((resolve) => setTimeout(resolve, HEARTBEAT_MS));
+  }
+}
+
 /** A new session: a page that was just opened, or that comes back. */
 function open() {
   const start = {
     node: settings.node,
-    time: Date.now(),
+    mesh: settings.mesh,
+    time: settings.opened,
     name: settings.name,
     slots: settings.threads,
     mflops: settings.mflops * settings.threads,
@@ -95,6 +116,7 @@ function open() {
     cache_bytes: Math.max(CACHE_BYTES_MIN, PAGE_BYTES - WORKER_BYTES * settings.threads),
     paused: settings.paused,
   };
+  retryAt = null;
   session = new glue.MeshSession(settings.seed, JSON.stringify(start), performance.now());
   say({ type: 'device', device: session.device() });
   run(session.actions());
@@ -139,9 +161,10 @@ function configure({ name, threads, paused }) {
   }
 }
 
-/** Another id, because a second page had this one. */
+/** Another id, because a second page has this one. */
 function identity({ seed }) {
   settings.seed = seed;
+  settings.opened = Date.now();
   reconnect();
 }
 
@@ -202,6 +225,7 @@ function tick() {
 
 const carryOut = {
   dial({ address }) {
+    if (address === settings.node) retryAt = null;
     lastLinkNumber += 1;
     const number = lastLinkNumber;
     let socket;
@@ -309,6 +333,9 @@ function gone(number) {
   abandon(link.socket);
   const now = performance.now();
   run(link.opened ? session.linkDown(number, now) : session.dialFailed(link.address, now));
+  // Away from its node the session has nothing sooner to do than to dial it again.
+  if (link.address === settings.node && retryAt === null) retryAt = session.timeout() ?? null;
+  tellState();
 }
 
 function slabDone(slot, kernelMs, result) {
@@ -329,13 +356,17 @@ function say(message) {
   postMessage(message);
 }
 
-/** Connection and contribution, when they changed. */
+/** Connection and contribution, soon: not with every frame. */
 function tellState() {
-  const contribution = total();
-  const text = JSON.stringify(contribution);
-  if (text === told) return;
-  told = text;
-  say({ type: 'state', contribution });
+  tellTimer ??= setTimeout(() => {
+    tellTimer = null;
+    if (!session) return;
+    const contribution = { ...total(), retryAt: retryAt === null ? null : Math.round(performance.timeOrigin + retryAt) };
+    const text = JSON.stringify(contribution);
+    if (text === told) return;
+    told = text;
+    say({ type: 'state', contribution });
+  }, TELL_MS);
 }
 
 /** What this session computed and what earlier ones did. */
