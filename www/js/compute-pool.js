@@ -4,7 +4,10 @@ export class ComputePool {
   #module;
   #glueUrl;
   #listener;
-  /** By slot: { worker, sequence, ready }. A sequence number is raised to forget what is computed. */
+  /**
+   * By slot: { worker, ready, sequence, pending }. The sequence number is raised to forget what is
+   * computed; `pending` is set while an answer is awaited.
+   */
   #slots = [];
 
   /** `listener.done(slot, kernelMs, result?)` and `listener.failed(slot, why)` are told. */
@@ -49,13 +52,17 @@ export class ComputePool {
 
   /** Computes a slab; blocks are copied to the worker, because they stay in the cache too. */
   compute(slot, slab) {
-    const { worker, sequence } = this.#slots[slot];
-    worker.postMessage({ ...slab, type: 'slab', sequence });
+    const known = this.#slots[slot];
+    known.pending = true;
+    known.worker.postMessage({ ...slab, type: 'slab', sequence: known.sequence });
   }
 
   /** Forgets what a slot computes: its answer will not be told. */
   abort(slot) {
-    if (this.#slots[slot]) this.#slots[slot].sequence += 1;
+    const known = this.#slots[slot];
+    if (!known) return;
+    known.sequence += 1;
+    known.pending = false;
   }
 
   /** Forgets what every slot computes. */
@@ -73,24 +80,26 @@ export class ComputePool {
       });
       worker.addEventListener('error', (event) => {
         reject(new Error(event.message));
-        this.#answer(slot, worker, { type: 'slabFailed', sequence: this.#slots[slot]?.sequence, message: event.message });
+        this.#answer(slot, worker, { type: 'slabFailed', message: event.message });
       });
     });
     worker.postMessage({ type: 'init', module: this.#module, glueUrl: this.#glueUrl });
-    return { worker, ready, sequence: 0 };
+    return { worker, ready, sequence: 0, pending: false };
   }
 
   #answer(slot, worker, data) {
     const known = this.#slots[slot];
     if (known?.worker !== worker) return;
-    const current = data.sequence === known.sequence;
     if (data.type === 'slabDone') {
-      if (current) this.#listener.done(slot, data.kernelMs, data.result);
+      if (data.sequence !== known.sequence) return;
+      known.pending = false;
+      this.#listener.done(slot, data.kernelMs, data.result);
       return;
     }
-    // After a trap or for want of memory the instance is not to be used again.
+    // After a trap or for want of memory the instance is not to be used again; whatever waits for
+    // this worker will not be computed, even if it is newer than what failed.
     worker.terminate();
     this.#slots[slot] = { ...this.#create(slot), sequence: known.sequence + 1 };
-    if (current) this.#listener.failed(slot, data.message);
+    if (known.pending) this.#listener.failed(slot, data.message);
   }
 }

@@ -66,6 +66,6 @@ function slab({ sequence, spec, first, last, depth, a, b }) {
     postMessage({ type: 'slabDone', sequence, kernelMs, result }, [result.buffer]);
   } catch (error) {
     // A trap leaves the instance unusable, so the mesh worker makes a new one.
-    postMessage({ type: 'slabFailed', sequence, message: String(error?.message ?? error) });
+    postMessage({ type: 'slabFailed', message: String(error?.message ?? error) });
   }
 }
