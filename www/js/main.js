@@ -323,7 +323,7 @@ async function setFile(operand, file) {
     dispatch({ type: 'submission', submission: {} });
     dispatch({ type: 'file', operand, file: { name: file.name, matrix } });
     const problem = checkForm(state.form);
-    if (problem && (problem.field === 'dim-inner' || problem.operand)) dispatch({ type: 'submission', submission: { problem } });
+    if (problem?.field === 'file-b') dispatch({ type: 'submission', submission: { problem } });
   } catch (error) {
     fail(error, operand);
   }

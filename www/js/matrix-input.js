@@ -69,7 +69,8 @@ export function checkForm(form) {
   const a = shapeOf(form, 'a');
   const b = shapeOf(form, 'b');
   if (a.cols !== b.rows) {
-    return { field: 'dim-inner', operand: form.b.file ? 'b' : 'a', ...strings.problem.mismatch(a.cols, b.rows) };
+    // Only two files can disagree: what is typed or random follows the dimensions.
+    return { field: 'file-b', operand: 'b', ...strings.problem.mismatch(a.cols, b.rows) };
   }
   for (const operand of ['a', 'b']) {
     const { rows, cols } = shapeOf(form, operand);

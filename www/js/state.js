@@ -68,6 +68,11 @@ export function sourceOf(form, operand) {
   return rows <= GRID_MAX && cols <= GRID_MAX ? 'cells' : 'random';
 }
 
+/** Whether a file decides dimension `rows`, `inner` or `cols`. */
+export function isFixed(form, name) {
+  return Boolean((name !== 'cols' && form.a.file) || (name !== 'rows' && form.b.file));
+}
+
 /** Jobs for the list: own ones first, then the newest first. */
 export function jobList(state) {
   const own = new Set(state.own);
@@ -119,8 +124,13 @@ const handlers = {
 
   dimension: (state, { name, value }) => withForm(state, { [name]: value, preset: 'custom' }),
 
-  preset: (state, { preset }) =>
-    withForm(state, preset === 'custom' ? { preset } : { preset, rows: preset, inner: preset, cols: preset }),
+  // A size for both operands leaves no room for files.
+  preset: (state, { preset }) => {
+    if (preset === 'custom') return withForm(state, { preset });
+    const a = { ...state.form.a, file: null };
+    const b = { ...state.form.b, file: null };
+    return withForm(state, { preset, rows: preset, inner: preset, cols: preset, a, b });
+  },
 
   cell: (state, { operand, row, col, text }) =>
     withOperand(state, operand, { cells: { ...state.form[operand].cells, [`${row},${col}`]: text } }),

@@ -74,7 +74,6 @@ export function mountJob(root, actions) {
   const facts = {};
   const list = h('dl', { class: 'facts' });
   for (const [name, label] of Object.entries(strings.job.facts)) {
-    if (name === 'state') continue;
     facts[name] = h('dd', { id: `job-${name}` });
     list.append(h('div', { class: `fact fact-${name}` }, h('dt', {}, label), facts[name]));
   }

@@ -3,7 +3,7 @@
 import { card, h, problemBox, setAttribute, setText, show } from './dom.js';
 import { bytes } from './format.js';
 import { strings } from './strings.js';
-import { DIMENSION_MAX, shapeOf, sourceOf } from './state.js';
+import { DIMENSION_MAX, isFixed, shapeOf, sourceOf } from './state.js';
 import { elementBytes } from './matrix-input.js';
 import { createGrid } from './view-grid.js';
 
@@ -33,6 +33,7 @@ export function mountMultiply(root, actions) {
     oninput: () => actions.setOption('name', jobName.value),
   });
   const problem = problemBox('problem-form');
+  const hint = h('p', { class: 'quiet' }, text.gridHint);
   const status = h('p', { id: 'submission-status', class: 'quiet', role: 'status' });
   const progress = h('progress', { id: 'submission-progress', max: 100, hidden: true, 'aria-label': text.running });
   const run = h('button', { id: 'run', type: 'submit', class: 'primary' }, text.run);
@@ -49,6 +50,7 @@ export function mountMultiply(root, actions) {
       h('button', { id: 'clear', type: 'button', onclick: actions.clearCells }, text.clear),
     ),
     h('div', { class: 'operands' }, operands.a.element, h('span', { class: 'times', 'aria-hidden': 'true' }, '×'), operands.b.element),
+    hint,
     h(
       'div',
       { class: 'options' },
@@ -78,12 +80,13 @@ export function mountMultiply(root, actions) {
 
     for (const [preset, button] of presets) setAttribute(button, 'aria-pressed', draft.preset === preset);
     for (const [name, part] of Object.entries(dimensions)) {
-      part.update(draft[name], field === `dim-${name}` ? submission.problem : null);
+      part.update(draft[name], isFixed(draft, name), field === `dim-${name}` ? submission.problem : null);
     }
     for (const name of ['a', 'b']) {
       operands[name].update(draft, busy, operand === name && !field?.startsWith('dim-') ? submission.problem : null, field);
     }
     problem.update(field || operand ? null : submission.problem);
+    show(hint, sourceOf(draft, 'a') === 'cells' || sourceOf(draft, 'b') === 'cells');
     dtype.value = draft.dtype;
     reproducible.checked = draft.reproducible;
     if (document.activeElement !== jobName) jobName.value = draft.name;
@@ -118,10 +121,9 @@ function dimensionField(name, actions) {
   });
   return {
     element: h('div', { class: 'field' }, h('label', { for: `dim-${name}` }, text[name]), input, problem.element),
-    update(value, found) {
-      if (document.activeElement !== input || Number(input.value) !== value) {
-        if (Number.isFinite(value) && Number(input.value) !== value) input.value = value;
-      }
+    update(value, fixed, found) {
+      if (Number.isFinite(value) && Number(input.value) !== value) input.value = value;
+      input.readOnly = fixed;
       setAttribute(input, 'aria-invalid', found ? 'true' : null);
       setAttribute(input, 'aria-describedby', found ? `problem-${name}-message` : null);
       problem.update(found);
@@ -181,7 +183,7 @@ function aboutText(form, name, source, elements) {
     const { rows, cols, dtype } = file.matrix;
     return text.file(file.name, text.shape(rows, cols), dtype);
   }
-  return Number.isFinite(elements) ? text.random(bytes(elements * elementBytes(form.dtype))) : '';
+  return Number.isFinite(elements) ? text.random(bytes(elements * elementBytes(form.dtype)), form[name].seed?.[0]) : '';
 }
 
 function acceptDrops(element, accept) {
