@@ -218,9 +218,7 @@ function tellDevices(devices) {
     const was = before.get(device.device);
     if ((!was || was.state === 'lost') && device.state !== 'lost' && device.device !== state.me.device) log(strings.log.joined(device.name));
     if (was && was.state !== 'lost' && device.state === 'lost') log(strings.log.left(device.name));
-    before.delete(device.device);
   }
-  for (const gone of before.values()) if (gone.state !== 'lost') log(strings.log.left(gone.name));
   dispatch({ type: 'devices', devices });
   const home = state.connection.node;
   const entry = home && devices.find(({ device }) => device === home.device);
