@@ -522,7 +522,7 @@ impl Membership {
             }
             Message::Pong { .. } if own => Fate::Consumed,
             Message::Gossip { devices } if role == Role::Node && own => {
-                if devices.len() > GOSSIP_MAX || !devices.iter().all(sane) {
+                if devices.len() > GOSSIP_MAX || !devices.iter().all(DeviceRecord::is_sane) {
                     self.fault(id, now);
                 } else {
                     self.merge(devices, Some(id), now);
@@ -530,7 +530,7 @@ impl Membership {
                 Fate::Consumed
             }
             Message::Record(record) if own => {
-                if !sane(record) || record.device != device {
+                if !record.is_sane() || record.device != device {
                     self.fault(id, now);
                 } else {
                     self.handle_record(id, role, record, now);
@@ -650,7 +650,7 @@ impl Membership {
         if record.device == self.record.device {
             return Some(Refusal::Myself);
         }
-        if !sane(record) || from != record.device || record.kind != kind {
+        if !record.is_sane() || from != record.device || record.kind != kind {
             return Some(Refusal::Malformed);
         }
         let full = self.devices.len() >= self.devices_max
@@ -1160,20 +1160,4 @@ impl Membership {
 
 fn backoff(tries: u32) -> Span {
     Span(DIAL_GAP_MIN.0 << tries.min(6)).min(DIAL_GAP_MAX)
-}
-
-/// Whether a record that came from elsewhere is within bounds.
-pub fn sane(record: &DeviceRecord) -> bool {
-    record.name.len() <= 256
-        && record.user_agent.len() <= 1_024
-        && record.addresses.len() <= 32
-        && record.addresses.iter().all(|address| address.len() <= 256)
-        && record.classes.len() <= 8
-        && record.slots <= 4_096
-        && record.mflops.is_finite()
-        && record.mflops >= 0.0
-        && record.version < u64::MAX / 2
-        && record.incarnation < u64::MAX / 2
-        && record.via.is_none_or(|via| via != record.device)
-        && (record.kind == DeviceKind::Browser || record.via.is_none())
 }

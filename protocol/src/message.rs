@@ -56,6 +56,25 @@ pub struct DeviceRecord {
     pub user_agent: String,
 }
 
+impl DeviceRecord {
+    /// Whether a record that came from elsewhere is within bounds, so that keeping it, showing it
+    /// and computing with it is safe.
+    pub fn is_sane(&self) -> bool {
+        self.name.len() <= 256
+            && self.user_agent.len() <= 1_024
+            && self.addresses.len() <= 32
+            && self.addresses.iter().all(|address| address.len() <= 256)
+            && self.classes.len() <= 8
+            && self.slots <= 4_096
+            && self.mflops.is_finite()
+            && self.mflops >= 0.0
+            && self.version < u64::MAX / 2
+            && self.incarnation < u64::MAX / 2
+            && self.via.is_none_or(|via| via != self.device)
+            && (self.kind == DeviceKind::Browser || self.via.is_none())
+    }
+}
+
 /// The first message in each direction of a link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {

@@ -497,6 +497,8 @@ impl<P: Clone> PageEngine<P> {
                 (Message::Welcome(hello), coordinator)
                     if hello.version == VERSION
                         && hello.mesh == self.mesh
+                        && hello.record.is_sane()
+                        && hello.record.device == header.from
                         && coordinator.is_none_or(|id| id == header.from) =>
                 {
                     link.welcomed = true;
@@ -568,6 +570,9 @@ impl<P: Clone> PageEngine<P> {
 
     fn handle_record(&mut self, record: DeviceRecord, now: Instant) {
         let device = record.device;
+        if !record.is_sane() {
+            return;
+        }
         if device == self.record.device {
             // The own node numbers the versions.
             self.record.version = self.record.version.max(record.version);

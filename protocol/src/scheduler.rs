@@ -345,6 +345,9 @@ impl<P> Scheduler<P> {
         let of = |(id, lease): (&LeaseId, &Lease)| (lease.device == device).then_some(*id);
         let leases: Vec<LeaseId> = self.leases.iter().filter_map(of).collect();
         for id in leases {
+            if self.has_ended() {
+                return;
+            }
             let tile = self.end_lease(id);
             if died {
                 self.count_failure(tile, device, 1, now);
@@ -951,6 +954,9 @@ impl<P> Scheduler<P> {
             return;
         }
         self.expire(now);
+        if self.has_ended() {
+            return;
+        }
         if now >= self.moved + STALL_MAX && self.verifying.is_empty() && self.persisting.is_empty()
         {
             let reason = "no device took or returned a tile for ten minutes".to_owned();
@@ -986,7 +992,10 @@ impl<P> Scheduler<P> {
         };
         let over: Vec<LeaseId> = self.leases.iter().filter_map(over).collect();
         for id in over {
-            let lease = self.leases.get_mut(&id).expect("listed above");
+            // The job may have failed because of an earlier one.
+            let Some(lease) = self.leases.get_mut(&id) else {
+                return;
+            };
             let (device, tile) = (lease.device, lease.tile);
             let helper = self.workers.get(&device);
             let native = helper.is_some_and(|h| h.record.kind == DeviceKind::Native);

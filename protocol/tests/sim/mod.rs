@@ -1,6 +1,8 @@
 //! A mesh in one thread: real engines, the real codec, a virtual clock, network and shell.
 //! Everything follows from the seed; the trace hash says whether two runs were the same.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
