@@ -114,7 +114,7 @@ fn floats<T: Scalar>(name: &str, budget: Duration, of: impl Fn(f64) -> T) {
 fn exact(bits: u32, limbs: u16, budget: Duration) {
     print!("exact, {bits} bits");
     for n in SIZES {
-        if n as u64 * u64::from(limbs) > 3000 {
+        if n as u64 * u64::from(limbs) > 7000 {
             continue;
         }
         let c_limbs = output_limbs(bits, bits, n) as u16;

@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use crate::field::{Modulus, TERMS, matmul_mod, primes};
 use crate::gemm::{Class, Workspace, matmul, workspace_bytes};
 use crate::integer::{bit_length, ceil_log2, digit16, multiply_small};
-use crate::matrix::{KernelError, MatMut, MatRef, product, resize};
+use crate::matrix::{KernelError, MatMut, MatRef, product, push, resize};
 
 /// The most limbs of an operand. Beyond it the sums of the conversions would leave 2^53.
 pub const LIMBS_MAX: usize = 1 << 11;
@@ -34,8 +34,26 @@ const EXACT_BITS: u32 = 53;
 /// Primes whose residues are held at once.
 const GROUP: usize = 24;
 
-/// Elements of a weight table, and of the digits in work, at most (unless one row is longer).
-const TABLE: usize = 1 << 20;
+/// Elements of one scratch buffer of the conversions, about (more where a row is long).
+const TABLE: usize = 1 << 18;
+
+/// Elements that are converted together at least, however long: making the weights costs as much.
+const CHUNK_MIN: usize = 64;
+
+/// Elements that [`to_residues`] converts together: of `width` digits, out of `count`.
+fn residue_chunk(width: usize, count: usize) -> usize {
+    (TABLE / width.max(GROUP)).clamp(CHUNK_MIN, count.max(CHUNK_MIN))
+}
+
+/// (Primes in a band of the weight table, elements) that [`ResidueProduct::finish`] takes together:
+/// M has `width` digits and `primes` factors, C `count` elements.
+fn result_chunk(width: usize, primes: usize, count: usize) -> (usize, usize) {
+    let band = (2 * TABLE / width).clamp(1, primes);
+    (
+        band,
+        (TABLE / width.max(primes)).max(CHUNK_MIN).min(count.max(1)),
+    )
+}
 
 /// Bits of one element of C in two's complement, sign included.
 pub fn output_bits(a_bits: u32, b_bits: u32, inner: usize) -> u32 {
@@ -74,6 +92,28 @@ impl Sizes {
     fn primes_estimate(&self) -> usize {
         let bits = output_bits(self.a_bits, self.b_bits, self.inner) as usize + 2;
         (bits * 10).div_ceil(229) + 1
+    }
+
+    /// The bytes of the conversions: digits, weights, sums, and packing.
+    fn scratch_bytes(&self, count: usize, elements: usize, out: usize) -> usize {
+        let packing = |m, k, n| workspace_bytes::<f64>(Class::Any, m, k, n);
+        let width = 4 * self.a_limbs.max(self.b_limbs);
+        let chunk = residue_chunk(width, elements);
+        let group = GROUP.min(count);
+        let residues = 8 * width * (chunk + group) + packing(group, width, chunk);
+        // M is below 2^(23·primes).
+        let width = (23 * count).div_ceil(16);
+        // More digits make more bands of fewer primes and smaller chunks, so a wide estimate is not
+        // a bound for the narrow: take the sizes that any width gives at most.
+        let (band, chunk) = (count.min(2 * TABLE), result_chunk(1, count, out).1);
+        let table = (2 * TABLE).max(width).min(band * width);
+        let digits = (TABLE.max(CHUNK_MIN * count)).min(count * chunk);
+        let sums = (TABLE.max(CHUNK_MIN * width) + chunk).min(chunk * (width + 1)) + CHUNK_MIN;
+        let result = 8 * (table + digits + sums) + packing(chunk, band, width);
+        // Some buffers serve both ways.
+        residues
+            .saturating_add(result)
+            .saturating_add(8 * 8 * (count + width))
     }
 
     pub(crate) fn check(&self) -> Result<(), KernelError> {
@@ -126,13 +166,11 @@ impl Sizes {
         } else {
             let count = self.primes_estimate();
             let planes = 8 * GROUP.min(count);
-            // Digits, weights, sums and the packing of the conversions.
-            let scratch = 4 * 8 * TABLE + 8 * 8 * self.a_limbs.max(self.b_limbs).max(self.c_limbs);
             [
                 mul(8 * self.a_limbs + planes, in_a),
                 mul(8 * self.b_limbs + planes, in_b),
                 mul(4 * count + 8 + 8 * self.c_limbs, out),
-                packing.saturating_add(scratch),
+                packing.saturating_add(self.scratch_bytes(count, in_a.max(in_b), out)),
             ]
         };
         parts.into_iter().fold(0, usize::saturating_add)
@@ -161,8 +199,7 @@ impl Basis {
                 what: "exact result",
             })?;
             multiply_small(&mut modulus, next.prime())?;
-            let len = chosen.len() + 1;
-            resize(&mut chosen, len, next)?;
+            push(&mut chosen, next)?;
         }
         let mut inverses = Vec::new();
         resize(&mut inverses, chosen.len(), 0.0)?;
@@ -317,10 +354,9 @@ impl ResidueProduct {
         let element_bytes = 8 * self.sizes.c_limbs;
         let count = self.basis.primes.len();
         let width = self.basis.digits();
-        // The table of digits of M/p is cut into bands of primes when it is large; then a chunk of
-        // elements is larger, so that making the bands again costs less than using them.
-        let band = (2 * TABLE / width).clamp(1, count);
-        let chunk = (TABLE / width.max(count)).clamp(1, out.max(1));
+        // The table of digits of M/p is cut into bands of primes when it is large, and then made
+        // again for each chunk of elements.
+        let (band, chunk) = result_chunk(width, count, out);
         resize(&mut self.weights, band * width, 0.0)?;
         resize(&mut self.digits, count * chunk, 0.0)?;
         resize(&mut self.sums, chunk * (width + 1), 0.0)?;
@@ -411,7 +447,7 @@ fn to_residues(
     let count = elements.len() / limbs;
     // x fits `bits + 1` bits of two's complement, and its limbs in any case.
     let width = (bits as usize + 1).min(64 * limbs).div_ceil(16);
-    let chunk = (TABLE / width).clamp(1, count.max(1)).min(4096);
+    let chunk = residue_chunk(width, count);
     resize(planes, product("residues", &[group.len(), count])?, 0.0)?;
     resize(digits, chunk * width, 0.0)?;
     resize(weights, width * group.len(), 0.0)?;

@@ -8,15 +8,18 @@ use crate::gemm::{Class, Workspace, matmul};
 use crate::integer::power_mod;
 use crate::matrix::{KernelError, MatMut, MatRef};
 
-/// Primes are below 2^23, so that a balanced residue is at most 2^22 + 1 in magnitude.
-pub const PRIME_BITS: u32 = 23;
+/// Primes are below this, so that [`TERMS`] products of balanced residues stay below 2^53.
+pub const PRIME_LIMIT: u32 = (1 << 23) - (1 << 15);
 
-/// Terms that are summed before a reduction: 256·(2^22 + 2)^2 + 2^22 + 2 < 2^53.
-pub const TERMS: usize = 256;
+/// Terms that are summed before a reduction.
+pub const TERMS: usize = 512;
+
+/// Where [`Modulus::reduce`] ends.
+const REDUCIBLE: u64 = (1 << 53) - (1 << 23);
 
 const _: () = {
-    let residue = (1u64 << (PRIME_BITS - 1)) + 2;
-    assert!(TERMS as u64 * residue * residue + residue <= (1 << 53) - (1 << 23));
+    let residue = PRIME_LIMIT as u64 / 2 + 2;
+    assert!(TERMS as u64 * residue * residue + residue <= REDUCIBLE);
 };
 
 /// A prime modulus and what reduction needs.
@@ -31,11 +34,11 @@ impl Modulus {
     /// The field of `prime` elements.
     ///
     /// # Errors
-    /// `Range` unless `prime` is a prime from 5 to 2^[`PRIME_BITS`].
+    /// `Range` unless `prime` is a prime from 5 to [`PRIME_LIMIT`].
     pub fn new(prime: u32) -> Result<Self, KernelError> {
-        if prime >> PRIME_BITS != 0 || prime < 5 || !is_prime(prime) {
+        if !(5..PRIME_LIMIT).contains(&prime) || !is_prime(prime) {
             return Err(KernelError::Range {
-                what: "modulus (a prime from 5 to 2^23)",
+                what: "modulus (a prime from 5 to 2^23 - 2^15)",
             });
         }
         Ok(Self {
@@ -89,11 +92,9 @@ fn is_prime(n: u32) -> bool {
                 .all(|d| !n.is_multiple_of(d))
 }
 
-/// The primes below 2^23 from the largest down.
+/// The primes below [`PRIME_LIMIT`] from the largest down.
 pub fn primes() -> impl Iterator<Item = Modulus> {
-    (5..1 << PRIME_BITS)
-        .rev()
-        .filter_map(|n| Modulus::new(n).ok())
+    (5..PRIME_LIMIT).rev().filter_map(|n| Modulus::new(n).ok())
 }
 
 /// `C = A·B mod p`, or `C += A·B mod p` if `accumulate`, on balanced residues.
@@ -121,8 +122,10 @@ pub fn matmul_mod(
     let (rows, cols) = (a.rows(), b.cols());
     // The sizes are checked before C is touched.
     crate::matrix::same("rows of B (expected: columns of A)", inner, b.rows())?;
-    for start in (0..inner).step_by(TERMS) {
-        let depth = TERMS.min(inner - start);
+    // Nearly equal parts: a short last one would cost a pass over C all the same.
+    let part = inner.div_ceil(inner.div_ceil(TERMS));
+    for start in (0..inner).step_by(part) {
+        let depth = part.min(inner - start);
         matmul(
             Class::Any,
             accumulate || start > 0,
@@ -145,8 +148,8 @@ mod tests {
     #[test]
     fn the_largest_primes_are_known() {
         let found: vec::Vec<u32> = primes().take(4).map(|modulus| modulus.prime()).collect();
-        assert_eq!(found, [8_388_593, 8_388_587, 8_388_581, 8_388_571]);
-        for bad in [0, 1, 2, 3, 4, 9, 8_388_607, 8_388_617, u32::MAX] {
+        assert_eq!(found, [8_355_827, 8_355_817, 8_355_779, 8_355_749]);
+        for bad in [0, 1, 2, 3, 4, 9, 8_355_828, 8_388_593, u32::MAX] {
             assert!(Modulus::new(bad).is_err(), "{bad}");
         }
     }
@@ -186,10 +189,10 @@ mod tests {
         let p = i64::from(modulus.prime());
         for (rows, inner, cols) in [
             (1, 1, 1),
-            (3, 255, 5),
-            (4, 256, 4),
-            (7, 257, 9),
-            (5, 1000, 6),
+            (3, 511, 5),
+            (4, 512, 4),
+            (7, 513, 9),
+            (5, 2000, 6),
         ] {
             // The extremes of the range, so that a bound that is too weak shows.
             let mut draw = |_| match random.next() % 3 {

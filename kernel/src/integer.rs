@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::matrix::KernelError;
+use crate::matrix::{KernelError, push};
 
 /// `number *= factor` (unsigned; the number grows by a limb when it must).
 pub(crate) fn multiply_small(number: &mut Vec<u64>, factor: u32) -> Result<(), KernelError> {
@@ -13,12 +13,7 @@ pub(crate) fn multiply_small(number: &mut Vec<u64>, factor: u32) -> Result<(), K
         carry = (wide >> 64) as u64;
     }
     if carry > 0 {
-        number
-            .try_reserve(1)
-            .map_err(|_| KernelError::OutOfMemory {
-                bytes: 8 * (number.len() + 1),
-            })?;
-        number.push(carry);
+        push(number, carry)?;
     }
     Ok(())
 }

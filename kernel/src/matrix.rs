@@ -102,21 +102,34 @@ pub(crate) fn product(what: &'static str, factors: &[usize]) -> Result<usize, Ke
         .ok_or(KernelError::Overflow { what })
 }
 
-/// Sets the length of `buffer` to `len`; new elements are `fill`, old ones keep their values.
-/// The allocator's refusal is an error.
+/// Sets the length of `buffer` to `len`. Its elements are then `fill` or what was there before.
+/// A buffer that is too small is given back first, so that two are never held. The allocator's
+/// refusal is an error.
 pub(crate) fn resize<T: Clone>(
     buffer: &mut alloc::vec::Vec<T>,
     len: usize,
     fill: T,
 ) -> Result<(), KernelError> {
-    if len > buffer.len() {
+    if len > buffer.capacity() {
+        *buffer = alloc::vec::Vec::new();
         buffer
-            .try_reserve_exact(len - buffer.len())
+            .try_reserve_exact(len)
             .map_err(|_| KernelError::OutOfMemory {
                 bytes: len.saturating_mul(size_of::<T>()),
             })?;
     }
     buffer.resize(len, fill);
+    Ok(())
+}
+
+/// Appends to `buffer`; the allocator's refusal is an error.
+pub(crate) fn push<T>(buffer: &mut alloc::vec::Vec<T>, value: T) -> Result<(), KernelError> {
+    buffer
+        .try_reserve(1)
+        .map_err(|_| KernelError::OutOfMemory {
+            bytes: (buffer.len() + 1).saturating_mul(size_of::<T>()),
+        })?;
+    buffer.push(value);
     Ok(())
 }
 

@@ -300,7 +300,7 @@ fn integers(
             // `bits` bits of magnitude, either sign; the complement of an even x is -(x + 1).
             *last = last.checked_shr(top as u32).unwrap_or(0);
             element[0] &= !1;
-            if next(state) % 2 == 0 {
+            if next(state).is_multiple_of(2) {
                 element.iter_mut().for_each(|limb| *limb = !*limb);
             }
             element
