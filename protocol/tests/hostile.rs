@@ -416,7 +416,7 @@ impl Run {
             attach: self.pick(2) == 0,
         };
         let granted = self.grants.iter().rev().find(|(to, ..)| *to == device);
-        if let Some(&(_, job, grant)) = granted.filter(|_| self.now % 3 == 0) {
+        if let Some(&(_, job, grant)) = granted.filter(|_| self.now.is_multiple_of(3)) {
             self.grants.retain(|(_, _, other)| *other != grant);
             return Message::Result {
                 job,

@@ -1,0 +1,172 @@
+//! Tiles between pending and accepted: who holds them, and what becomes of those that fail.
+
+use super::*;
+
+impl<P> Scheduler<P> {
+    pub(super) fn grant(&mut self, tile: u32, device: DeviceId, now: Instant) -> Grant {
+        if self.state == JobState::Queued {
+            self.state = JobState::Running;
+            self.urge();
+        }
+        self.unassign(tile);
+        self.tiles[tile as usize] = Tile::Leased;
+        let lease = LeaseId(self.next_lease);
+        self.next_lease = self.next_lease.wrapping_add(1);
+        let slot_time = self.slot_time(device, now);
+        let (row, col) = self.place(tile);
+        let helper = self.workers.get_mut(&device).expect("grants go to workers");
+        helper.rows.insert(row);
+        helper.cols.insert(col);
+        helper.first_grant.get_or_insert(now);
+        helper.held += 1;
+        let expected = helper.latency.unwrap_or(2 * slot_time.0);
+        let least = match helper.record.kind {
+            DeviceKind::Browser if helper.returned > 0 => LEASE_MIN_BROWSER,
+            _ => LEASE_MIN_NATIVE,
+        };
+        let lasts = Span(expected.saturating_mul(4)).max(least);
+        self.leases.insert(
+            lease,
+            Lease {
+                tile,
+                device,
+                granted: now,
+                lasts,
+                deadline: now + lasts,
+                extensions: 0,
+                expired: false,
+            },
+        );
+        self.moved = now;
+        Grant { lease, tile, lasts }
+    }
+
+    pub(super) fn take_lease(&mut self, id: LeaseId) -> Lease {
+        let lease = self.leases.remove(&id).expect("a lease that is held");
+        if let Some(helper) = self.workers.get_mut(&lease.device) {
+            helper.held -= u64::from(!lease.expired);
+        }
+        lease
+    }
+
+    /// Ends a lease without a result; the tile goes back if nobody else computes it.
+    pub(super) fn end_lease(&mut self, id: LeaseId) -> u32 {
+        let lease = self.take_lease(id);
+        if self.tiles[lease.tile as usize] == Tile::Leased {
+            self.reopen(lease.tile);
+        }
+        lease.tile
+    }
+
+    /// A tile that is not accepted: leased if somebody computes it, else pending.
+    pub(super) fn reopen(&mut self, tile: u32) {
+        let state = &mut self.tiles[tile as usize];
+        let mut leases = self.leases.values();
+        if leases.any(|lease| lease.tile == tile && !lease.expired) {
+            *state = Tile::Leased;
+        } else if *state != Tile::Pending {
+            *state = Tile::Pending;
+            self.unassigned.insert(tile);
+        }
+    }
+
+    /// Takes a pending tile out of whichever share it is in.
+    pub(super) fn unassign(&mut self, tile: u32) {
+        if !self.unassigned.remove(&tile) {
+            let _ = self.workers.values_mut().any(|w| w.share.remove(&tile));
+        }
+    }
+
+    /// A device failed a tile, or went away with it. Devices may do so for many reasons; a tile
+    /// that does it to several is kept to the own slots, and when those fail too the job fails.
+    pub(super) fn count_failure(
+        &mut self,
+        tile: u32,
+        device: DeviceId,
+        weight: usize,
+        now: Instant,
+    ) {
+        if self.has_ended() {
+            return;
+        }
+        *self
+            .failures
+            .entry(tile)
+            .or_default()
+            .entry(device)
+            .or_default() += weight;
+        let failures = &self.failures[&tile];
+        let own = failures.get(&self.me).copied().unwrap_or(0);
+        let own_works = self.workers.contains_key(&self.me);
+        let others = failures.len() - usize::from(failures.contains_key(&self.me));
+        if own >= FAILURES_MAX || (!own_works && others >= FAILURES_MAX) {
+            let devices = failures.len();
+            let reason = format!(
+                "tile {tile} could not be computed: {devices} devices failed it or went away with it"
+            );
+            self.fail(reason, now);
+        }
+    }
+
+    pub(super) fn may_have(&self, tile: u32, device: DeviceId) -> bool {
+        let Some(failures) = self.failures.get(&tile) else {
+            return true;
+        };
+        let count = failures.get(&device).copied().unwrap_or(0);
+        let own_only = failures.len() >= FAILURES_MAX && self.workers.contains_key(&self.me);
+        count < FAILURES_MAX && (!own_only || device == self.me)
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        let over = |(id, lease): (&LeaseId, &Lease)| {
+            (!lease.expired && now >= lease.deadline).then_some(*id)
+        };
+        let over: Vec<LeaseId> = self.leases.iter().filter_map(over).collect();
+        for id in over {
+            // The job may have failed because of an earlier one.
+            let Some(lease) = self.leases.get_mut(&id) else {
+                return;
+            };
+            let (device, tile) = (lease.device, lease.tile);
+            let helper = self.workers.get(&device);
+            let native = helper.is_some_and(|h| h.record.kind == DeviceKind::Native);
+            if native && lease.extensions < EXTENSIONS_MAX {
+                // Its link lives, so it computes.
+                lease.extensions += 1;
+                lease.deadline = now + lease.lasts;
+                continue;
+            }
+            lease.expired = true;
+            if let Some(helper) = self.workers.get_mut(&device) {
+                helper.held -= 1;
+            }
+            if self.tiles[tile as usize] == Tile::Leased {
+                self.reopen(tile);
+            }
+            self.count_failure(tile, device, 1, now);
+        }
+    }
+
+    /// A device hands leases back.
+    pub fn handle_return(
+        &mut self,
+        from: DeviceId,
+        leases: &[LeaseId],
+        failed: bool,
+        now: Instant,
+    ) {
+        for id in leases {
+            if self
+                .leases
+                .get(id)
+                .is_some_and(|lease| lease.device == from)
+            {
+                let tile = self.end_lease(*id);
+                if failed {
+                    let weight = if from == self.me { 1 } else { FAILURES_MAX };
+                    self.count_failure(tile, from, weight, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Blocks: asked for in the order of need, within a window; kept by the shell.
+
+use super::*;
+
+impl<P> Worker<P> {
+    pub(super) fn handle_block(
+        &mut self,
+        from: DeviceId,
+        id: JobId,
+        operand: Operand,
+        block: u32,
+        payload: P,
+        now: Instant,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Some(header) = job.header.as_deref().filter(|_| job.coordinator == from) else {
+            return;
+        };
+        let manifest = header.manifest(operand);
+        let Some(&hash) = manifest.blocks.get(block as usize) else {
+            return;
+        };
+        job.heard = now;
+        // Only what was asked for is taken in, so that nobody fills the cache.
+        let asked = self
+            .requests
+            .get(&hash)
+            .is_some_and(|r| r.coordinator == from);
+        if !asked {
+            return;
+        }
+        let bytes = self.forget_request(&hash);
+        self.expect(id, operand, block, hash, bytes);
+        self.effects.push_back(Effect::Keep {
+            job: id,
+            operand,
+            block,
+            id: hash,
+            payload,
+        });
+    }
+
+    /// The shell has a block, its hash checked.
+    pub fn handle_block_ready(&mut self, job: JobId, operand: Operand, block: u32, now: Instant) {
+        if let Some((id, bytes)) = self.expected.remove(&(job, operand, block)) {
+            self.expected_ids.remove(&id);
+            self.bad.remove(&id);
+            self.cache.insert(id, bytes);
+            let cache = &mut self.cache;
+            for lease in self.leases.values_mut() {
+                for wanted in std::iter::once(&mut lease.current).chain(&mut lease.ahead) {
+                    if wanted.missing.remove(&id).is_some() {
+                        cache.pin(&id);
+                        wanted.pinned.insert(id);
+                    }
+                }
+            }
+            if let Some(job) = self.jobs.get_mut(&job) {
+                job.heard = now;
+            }
+        }
+        self.pump(now);
+    }
+
+    /// A block is broken: it is asked for again, and after that the leases that need it go back.
+    pub fn handle_block_bad(&mut self, job: JobId, operand: Operand, block: u32, now: Instant) {
+        if let Some((id, _)) = self.expected.remove(&(job, operand, block)) {
+            self.expected_ids.remove(&id);
+            let times = self.bad.entry(id).or_default();
+            *times += 1;
+            if *times >= BAD_BLOCKS_MAX {
+                self.bad.remove(&id);
+                let needs = |lease: &Lease| {
+                    let ahead = lease.ahead.as_ref();
+                    lease.current.missing.contains_key(&id)
+                        || ahead.is_some_and(|wanted| wanted.missing.contains_key(&id))
+                };
+                self.return_where(needs, true, now);
+            }
+        }
+        self.pump(now);
+    }
+
+    /// Asks for missing blocks: first what slots wait for, then first slabs of the next tiles,
+    /// then what comes after in tiles that are computed.
+    pub(super) fn fetch(&mut self, now: Instant) {
+        if self.requested_bytes >= FETCH_BYTES_MAX {
+            return;
+        }
+        let in_slot = self.leases.values().filter(|lease| lease.slot.is_some());
+        let waiting = self.leases.values().filter(|lease| lease.slot.is_none());
+        let order = in_slot
+            .clone()
+            .map(|lease| (lease.job, &lease.current))
+            .chain(waiting.map(|lease| (lease.job, &lease.current)))
+            .chain(in_slot.filter_map(|lease| Some((lease.job, lease.ahead.as_ref()?))));
+        let mut asks: Vec<(JobId, BlockId, Place, u64)> = Vec::new();
+        let mut chosen = BTreeSet::new();
+        let mut bytes = self.requested_bytes;
+        'all: for (job, wanted) in order {
+            let header = self.jobs[&job].header.as_deref();
+            let header = header.expect("a lease came with a header");
+            for (id, place) in &wanted.missing {
+                let under_way = self.requests.contains_key(id) || self.expected_ids.contains(id);
+                if under_way || !chosen.insert(*id) {
+                    continue;
+                }
+                let size = header
+                    .manifest(place.0)
+                    .grid()
+                    .block_bytes(u64::from(place.1));
+                asks.push((job, *id, *place, size));
+                bytes += size;
+                if bytes >= FETCH_BYTES_MAX {
+                    break 'all;
+                }
+            }
+        }
+        let mut messages: BTreeMap<(JobId, Operand), Vec<u32>> = BTreeMap::new();
+        for (job, id, (operand, block), bytes) in asks {
+            let state = self.jobs.get_mut(&job).expect("a lease has a job");
+            if !self
+                .requests
+                .values()
+                .any(|r| r.coordinator == state.coordinator)
+            {
+                state.heard = now;
+            }
+            messages.entry((job, operand)).or_default().push(block);
+            if state.coordinator == self.me {
+                self.expect(job, operand, block, id, bytes);
+                continue;
+            }
+            let coordinator = state.coordinator;
+            self.requested_bytes += bytes;
+            let request = Request {
+                coordinator,
+                job,
+                bytes,
+            };
+            self.requests.insert(id, request);
+        }
+        for ((job, operand), mut blocks) in messages {
+            blocks.sort_unstable();
+            let to = self.jobs[&job].coordinator;
+            self.effects.push_back(if to == self.me {
+                Effect::Load {
+                    job,
+                    operand,
+                    blocks,
+                }
+            } else {
+                let body = Message::Fetch {
+                    job,
+                    operand,
+                    blocks,
+                };
+                Effect::Send {
+                    to,
+                    body,
+                    payload: None,
+                }
+            });
+        }
+    }
+
+    pub(super) fn expect(
+        &mut self,
+        job: JobId,
+        operand: Operand,
+        block: u32,
+        id: BlockId,
+        bytes: u64,
+    ) {
+        self.expected.insert((job, operand, block), (id, bytes));
+        self.expected_ids.insert(id);
+    }
+
+    pub(super) fn forget_request(&mut self, id: &BlockId) -> u64 {
+        let bytes = self.requests.remove(id).map_or(0, |request| request.bytes);
+        self.requested_bytes -= bytes;
+        bytes
+    }
+
+    pub(super) fn forget_requests(&mut self, which: impl Fn(&Request) -> bool) {
+        let of = |(id, request): (&BlockId, &Request)| which(request).then_some(*id);
+        let ids: Vec<BlockId> = self.requests.iter().filter_map(of).collect();
+        for id in ids {
+            self.forget_request(&id);
+        }
+    }
+}
