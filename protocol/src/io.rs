@@ -182,7 +182,7 @@ pub enum Input<P> {
         /// Its place in the manifest.
         block: u32,
     },
-    /// Answer to [`Output::Compute`].
+    /// Answer to [`Output::Compute`]; its blocks stay in the cache until then.
     SlabDone {
         /// Which slot.
         slot: u32,
@@ -252,7 +252,8 @@ pub enum Output<P> {
         blocks: Vec<u32>,
     },
     /// Read blocks of an operand of a job that this node coordinates into the cache, for the own
-    /// worker; each answers with [`Input::BlockReady`] or [`Input::BlockBad`].
+    /// worker; each answers with [`Input::BlockReady`] or [`Input::BlockBad`], even when the job
+    /// has ended meanwhile.
     Load {
         /// The job.
         job: JobId,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
-use crate::matrix::{Dtype, ElementType, LIMBS_MAX, Manifest};
+use crate::matrix::{BLOCKS_MAX, Dtype, ElementType, Grid, LIMBS_MAX, Manifest};
 use crate::tile::Tiling;
 
 /// How elements are computed; part of a job's header.
@@ -95,6 +95,10 @@ impl JobHeader {
         }
         if floats == (self.class == KernelClass::Exact) {
             return Err(HeaderError("the class does not fit the element type"));
+        }
+        let product = Grid::new(self.a.rows, self.b.cols, self.element);
+        if product.len() > BLOCKS_MAX {
+            return Err(HeaderError("the product has too many blocks"));
         }
         let tiling = &self.tiling;
         if tiling.rows != self.a.rows || tiling.cols != self.b.cols {

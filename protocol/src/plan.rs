@@ -99,3 +99,82 @@ pub fn bytes_floor(header: &JobHeader, shares: &[f64]) -> u64 {
     };
     shares.iter().map(floor).sum::<f64>() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::{BlockId, JobId};
+    use crate::job::KernelClass;
+    use crate::matrix::Dtype;
+
+    const F64: ElementType = ElementType {
+        dtype: Dtype::F64,
+        limbs: 1,
+    };
+
+    #[test]
+    fn every_slot_of_the_mesh_gets_about_eight_tiles() {
+        check(2_000, 2_000, 2_000, 6, 48);
+        check(8_000, 8_000, 8_000, 16, 128);
+    }
+
+    #[test]
+    fn small_and_thin_products_are_cut_too() {
+        check(1, 1, 1, 100, 1);
+        check(1_000_000, 10, 1, 4, 16);
+        check(1, 10, 1_000_000, 4, 16);
+    }
+
+    #[test]
+    fn the_floor_of_equal_squares_is_the_known_formula() {
+        let header = header(1_000, 1_000, 1_000, 4);
+        let shares = [0.25, 0.25];
+        let known = 8.0 * 1e6 * (2.0 * (0.5 + 0.5) + 0.5);
+        assert_eq!(bytes_floor(&header, &shares), known as u64);
+        assert_eq!(bytes_floor(&header, &[]), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn tiles_are_whole_blocks_within_bounds(
+            m in 1u64..20_000, k in 1u64..3_000, n in 1u64..20_000, slots in 0u32..64,
+        ) {
+            let tiling = header(m, k, n, slots).tiling;
+            let grid = Grid::new(m, n, F64);
+            prop_assert_eq!(tiling.tile_rows % grid.block_rows(), 0);
+            prop_assert_eq!(tiling.tile_cols % grid.block_cols(), 0);
+            let first = tiling.rect(0);
+            prop_assert!(first.rows * first.cols * 8 <= TILE_BYTES_MAX);
+        }
+    }
+
+    fn header(m: u64, k: u64, n: u64, slots: u32) -> JobHeader {
+        let manifest = |rows, cols| Manifest {
+            element: F64,
+            bits: 0,
+            rows,
+            cols,
+            blocks: vec![BlockId([0; 32]); Grid::new(rows, cols, F64).len() as usize],
+        };
+        let (a, b) = (manifest(m, k), manifest(k, n));
+        JobHeader {
+            job: JobId([0; 16]),
+            name: String::new(),
+            class: KernelClass::Any,
+            tiling: tiling(&a, &b, F64, slots),
+            a,
+            b,
+            element: F64,
+        }
+    }
+
+    fn check(m: u64, k: u64, n: u64, slots: u32, tiles_min: u64) {
+        let header = header(m, k, n, slots);
+        assert_eq!(header.check(), Ok(()));
+        let tiles = header.tiling.len();
+        assert!(tiles >= tiles_min, "{m} × {k} × {n}: {tiles} tiles");
+        assert!(tiles <= 8 * tiles_min, "{m} × {k} × {n}: {tiles} tiles");
+    }
+}

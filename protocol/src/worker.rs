@@ -421,6 +421,11 @@ impl<P> Worker<P> {
         }
         // Blocks asked for in its name may never come; another job that needs them asks again.
         self.forget_requests(|request| request.job == id);
+        for ((job, ..), (block, _)) in &self.expected {
+            if *job == id {
+                self.expected_ids.remove(block);
+            }
+        }
         if self.jobs.remove(&id).is_some() && self.jobs.is_empty() {
             self.bad.clear();
         }
