@@ -134,6 +134,12 @@ impl Writer {
         self.queue.as_ref().expect("open until dropped")
     }
 
+    /// Commands that wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        QUEUE - self.queue().capacity()
+    }
+
     /// Queues a tile; it answers for itself.
     pub(crate) async fn tile(&self, tile: TileWrite) -> Result<(), StoreError> {
         let command = Command::Tile(Box::new(tile));

@@ -37,7 +37,7 @@ impl Missing {
                 "upload or compute it again; --result-ttl sets how long things are kept",
             ),
             Missing::Corrupt(why) => ApiError::new(
-                410,
+                503,
                 "corrupt",
                 format!("{what} is damaged on the disk: {why}"),
                 "upload or compute it again, and check the disk",

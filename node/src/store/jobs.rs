@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 
 use super::catalog::{JobEntry, unpack};
 use super::tiles::{ResultFile, TileWrite};
-use super::{Missing, Shared, Store, StoreError, blocking, lock, now, pack};
+use super::{Missing, Shared, Store, StoreError, blocking, lock, pack};
+use crate::os::wall;
 
 /// A job as the disk has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +57,7 @@ impl Store {
                 let (a, b) = (header.a.id(), header.b.id());
                 for operand in [a, b] {
                     lock(&shared.catalog)
-                        .touch(operand, now())
+                        .touch(operand, wall())
                         .map_err(|missing| StoreError::Missing {
                             what: format!("the matrix {operand}"),
                             missing,
@@ -165,7 +166,7 @@ impl Store {
         self.inner
             .writer
             .run(move |connection| {
-                let ended = now();
+                let ended = wall();
                 let changed = connection.execute(
                     "UPDATE jobs SET status = ?2, ended_ms = coalesce(ended_ms, ?3)
                      WHERE job = ?1",
@@ -274,7 +275,7 @@ fn finish(
     let transaction = connection.transaction()?;
     let manifest = assemble(&file, &transaction)?;
     let id = manifest.id();
-    let used = now();
+    let used = wall();
     let there = lock(&shared.catalog).touch(id, used).is_ok();
     if !there {
         transaction.execute(

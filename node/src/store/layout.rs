@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+use crate::os;
 
 /// A directory of block files.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Directory {
     pub(crate) fn new_file(&self, prefix: &str) -> Result<(String, File), StoreError> {
         let doing = |error| StoreError::io("making a file in the data directory", error);
         loop {
-            let number = getrandom::u64().map_err(|error| doing(io::Error::other(error)))?;
+            let number = u64::from_le_bytes(os::random());
             let name = format!("{prefix}-{number:016x}");
             let opened = OpenOptions::new()
                 .read(true)

@@ -20,7 +20,7 @@
 //! threads, and each block's hash is checked whenever it is read.
 //!
 //! # Codes of errors
-//! Besides those of [`crate::files`]: `not_found` (404), `expired` (410), `corrupt` (410),
+//! Besides those of [`crate::files`]: `not_found` (404), `expired` (410), `corrupt` (503),
 //! `disk_budget` and `disk_full` (413), `too_many_matrices` (429), `bad_blocks` (422: a transfer
 //! between nodes that is not what its manifest says), `data_dir_in_use` (409), `io_error`,
 //! `database`, `stopping` (503).
@@ -47,7 +47,6 @@ use bytes::Bytes;
 use futures_util::Stream;
 use gemmesh_protocol::id::MatrixId;
 use gemmesh_protocol::matrix::{Dtype, ElementType, Manifest};
-use gemmesh_protocol::time::WallTime;
 use rusqlite::params;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -59,6 +58,7 @@ use crate::error::ApiError;
 use crate::files::export::{self, Export};
 use crate::files::number::{self, Width};
 use crate::files::{self, Format, PIECE_BYTES, ReadOptions, Sink as _, Source as _, bands};
+use crate::os::wall;
 use catalog::Catalog;
 use draft::{Draft, Finished};
 use source::MatrixFile;
@@ -109,12 +109,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// MessagePack with field names, so that versions can differ.
 fn pack<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("records serialise to memory")
-}
-
-/// The clock on the wall.
-fn now() -> WallTime {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    WallTime(since.map_or(0, |since| since.as_millis() as u64))
 }
 
 /// Runs `work` where it may block.
@@ -217,7 +211,7 @@ impl Store {
     /// [`Missing`].
     pub async fn manifest(&self, id: MatrixId) -> Result<Arc<Manifest>, Missing> {
         lock(&self.shared().catalog)
-            .touch(id, now())
+            .touch(id, wall())
             .map(|entry| entry.manifest.clone())
     }
 
@@ -322,7 +316,7 @@ impl Store {
                 what: format!("the matrix {id}"),
                 missing,
             };
-            let entry = catalog.touch(id, now()).map_err(missing)?;
+            let entry = catalog.touch(id, wall()).map_err(missing)?;
             let (manifest, name) = (entry.manifest.clone(), entry.file.clone());
             let open = catalog.open_file(&name);
             (manifest, name, open)
@@ -380,7 +374,7 @@ impl Store {
             .run(move |connection| {
                 let id = finished.manifest.id();
                 // Only this thread adds and removes matrices, so the answer stays true.
-                if lock(&shared.catalog).touch(id, now()).is_ok() {
+                if lock(&shared.catalog).touch(id, wall()).is_ok() {
                     return Ok(());
                 }
                 connection.execute(
@@ -391,12 +385,12 @@ impl Store {
                         pack(&finished.manifest),
                         finished.name(),
                         finished.manifest.bytes() as i64,
-                        now().0 as i64
+                        wall().0 as i64
                     ],
                 )?;
                 let (manifest, name, reservation) = finished.keep();
                 let replaced =
-                    lock(&shared.catalog).insert(id, Arc::new(manifest), name, reservation, now());
+                    lock(&shared.catalog).insert(id, Arc::new(manifest), name, reservation, wall());
                 if let Some(damaged) = replaced {
                     shared.blocks.remove(&damaged);
                 }
