@@ -18,6 +18,7 @@ pub mod reach;
 pub mod reply;
 mod routes;
 mod socket;
+mod submission;
 pub mod urls;
 mod ws;
 

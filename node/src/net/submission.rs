@@ -1,0 +1,235 @@
+//! What the body of `POST /api/jobs` says.
+
+use gemmesh_protocol::id::MatrixId;
+use gemmesh_protocol::matrix::Dtype;
+use serde_json::{Map, Value};
+
+use super::call::{self, clip};
+use super::matrices;
+use crate::error::ApiError;
+
+/// The most characters of a job's name.
+const NAME_CHARS_MAX: usize = 200;
+/// What the design has and this version has not.
+const LATER: [&str; 8] = [
+    "batch",
+    "colluders",
+    "stragglers",
+    "masks",
+    "explain",
+    "receipts",
+    "private",
+    "index",
+];
+
+/// What a submission says.
+#[derive(Debug, PartialEq)]
+pub struct Submission {
+    /// The left factor.
+    pub a: Factor,
+    /// The right factor.
+    pub b: Factor,
+    /// The element type; by default that of the factors.
+    pub dtype: Option<Dtype>,
+    /// The same bits whichever devices compute.
+    pub reproducible: bool,
+    /// A name for people.
+    pub name: String,
+}
+
+/// A factor of the product.
+#[derive(Debug, PartialEq)]
+pub enum Factor {
+    /// By its id.
+    Stored(MatrixId),
+    /// As nested arrays.
+    Inline(Value),
+}
+
+impl Submission {
+/// Reads the body of `POST /api/jobs`.
+///
+/// # Errors
+/// 400 for what is no JSON object, 422 naming the first field that is wrong.
+pub fn parse(body: &[u8]) -> Result<Submission, ApiError> {
+    let value: Value = serde_json::from_slice(body).map_err(|error| {
+        ApiError::new(
+            400,
+            "bad_json",
+            format!("the body is no JSON: {error}"),
+            "send {\"a\": ID, \"b\": ID}",
+        )
+    })?;
+    let Value::Object(mut fields) = value else {
+        return Err(ApiError::new(
+            400,
+            "bad_json",
+            "the body is JSON, but no object",
+            "send {\"a\": ID, \"b\": ID}",
+        ));
+    };
+    let factors = [factor(&mut fields, "a"), factor(&mut fields, "b")];
+    let dtype = match fields.remove("dtype") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => Some(call::dtype(&name)?),
+        Some(_) => return Err(wrong_type("dtype", "\"f64\", \"f32\" or \"int\"")),
+    };
+    match fields.remove("mode") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(mode)) if mode == "plain" => {}
+        Some(Value::String(mode)) => return Err(matrices::not_offered(&format!("mode {mode}"))),
+        Some(_) => return Err(wrong_type("mode", "\"plain\"")),
+    }
+    let reproducible = match fields.remove("reproducible") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(value)) => value,
+        Some(_) => return Err(wrong_type("reproducible", "true or false")),
+    };
+    let name = match fields.remove("name") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(name)) => job_name(&name)?,
+        Some(_) => return Err(wrong_type("name", "text")),
+    };
+    if let Some(field) = fields.keys().find(|field| LATER.contains(&field.as_str())) {
+        return Err(matrices::not_offered(field));
+    }
+    if let Some(field) = fields.keys().next() {
+        return Err(ApiError::new(
+            422,
+            "unknown_field",
+            format!("a job has no field {:?}", clip(field)),
+            "the fields are a, b, dtype, mode, reproducible and name",
+        ));
+    }
+    let [a, b] = factors;
+    Ok(Submission {
+        a: a?,
+        b: b?,
+        dtype,
+        reproducible,
+        name,
+    })
+}
+}
+
+fn factor(fields: &mut Map<String, Value>, name: &str) -> Result<Factor, ApiError> {
+    match fields.remove(name) {
+        Some(Value::String(id)) => id.parse().map(Factor::Stored).map_err(|error| {
+            ApiError::new(
+                422,
+                "bad_operand",
+                format!(
+                    "{name} is {:?}, which is no id of a matrix: {error}",
+                    clip(&id)
+                ),
+                "use the id that PUT /api/matrices answered, or nested arrays of numbers",
+            )
+        }),
+        Some(value @ (Value::Array(_) | Value::Object(_))) => Ok(Factor::Inline(value)),
+        Some(_) => Err(wrong_type(
+            name,
+            "an id of a matrix or nested arrays of numbers",
+        )),
+        None => Err(ApiError::new(
+            422,
+            "missing_operand",
+            format!("the job has no {name}"),
+            "give both a and b: ids of matrices or nested arrays of numbers",
+        )),
+    }
+}
+
+/// A name without control characters.
+fn job_name(name: &str) -> Result<String, ApiError> {
+    if name.chars().count() > NAME_CHARS_MAX {
+        return Err(ApiError::new(
+            422,
+            "name_too_long",
+            format!("the name has more than {NAME_CHARS_MAX} characters"),
+            "use a shorter one",
+        ));
+    }
+    Ok(name.chars().filter(|c| !c.is_control()).collect())
+}
+
+fn wrong_type(field: &str, wanted: &str) -> ApiError {
+    ApiError::new(
+        422,
+        "wrong_type",
+        format!("{field} has the wrong type"),
+        format!("{field} is {wanted}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "00000000000000000000000000000000000000000000000000000000000000ff";
+
+    #[test]
+    fn a_whole_submission_is_read() {
+        let body = format!(
+            r#"{{"a": "{ID}", "b": [[1, 2], [3, 4]], "dtype": "int", "mode": "plain",
+                "reproducible": true, "name": "tab\tand \u001b[31mred"}}"#
+        );
+        let submission = Submission::parse(body.as_bytes()).expect("it is right");
+        assert_eq!(submission.a, Factor::Stored(ID.parse().expect("an id")));
+        assert_eq!(
+            submission.b,
+            Factor::Inline(serde_json::json!([[1, 2], [3, 4]]))
+        );
+        assert_eq!(submission.dtype, Some(Dtype::Int));
+        assert!(submission.reproducible);
+        assert_eq!(submission.name, "taband [31mred");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_submission_is_named() {
+        check("", 400, "bad_json");
+        check("{", 400, "bad_json");
+        check("[1, 2]", 400, "bad_json");
+        check("\"text\"", 400, "bad_json");
+        check(&"[".repeat(100_000), 400, "bad_json");
+        check("{}", 422, "missing_operand");
+        check(&format!(r#"{{"a": "{ID}"}}"#), 422, "missing_operand");
+        check(r#"{"a": "xyz", "b": [[1]]}"#, 422, "bad_operand");
+        check(r#"{"a": 5, "b": [[1]]}"#, 422, "wrong_type");
+        for (field, status, code) in [
+            (r#""dtype": "f16""#, 422, "unknown_dtype"),
+            (r#""dtype": 64"#, 422, "wrong_type"),
+            (r#""mode": "masked""#, 422, "not_offered"),
+            (r#""mode": "private""#, 422, "not_offered"),
+            (r#""mode": 1"#, 422, "wrong_type"),
+            (r#""colluders": 1"#, 422, "not_offered"),
+            (r#""stragglers": 0"#, 422, "not_offered"),
+            (r#""batch": []"#, 422, "not_offered"),
+            (r#""reproducible": "yes""#, 422, "wrong_type"),
+            (r#""name": ["a"]"#, 422, "wrong_type"),
+            (r#""sparkle": true"#, 422, "unknown_field"),
+        ] {
+            check(
+                &format!(r#"{{"a": [[1]], "b": [[1]], {field}}}"#),
+                status,
+                code,
+            );
+        }
+        check(
+            r#"{"batch": [{"a": [[1]], "b": [[1]]}]}"#,
+            422,
+            "not_offered",
+        );
+        let name = "x".repeat(201);
+        check(
+            &format!(r#"{{"a": [[1]], "b": [[1]], "name": "{name}"}}"#),
+            422,
+            "name_too_long",
+        );
+    }
+
+    fn check(body: &str, status: u16, code: &str) {
+        let error = Submission::parse(body.as_bytes()).expect_err("it is wrong");
+        assert_eq!((error.status, error.code), (status, code), "{body:.80}");
+        assert!(!error.message.is_empty() && !error.hint.is_empty());
+    }
+}
