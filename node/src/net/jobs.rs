@@ -235,7 +235,9 @@ async fn locate(call: &Call, job: JobId) -> Result<Place, ApiError> {
             }
         }
     }
-    known.map(Place::Lost).ok_or_else(|| missing_job(call, job))
+    known
+        .map(|status| Place::Lost(Box::new(status)))
+        .ok_or_else(|| missing_job(call, job))
 }
 
 /// The error for a job that nobody who can be reached knows.

@@ -47,69 +47,71 @@ pub enum Factor {
 }
 
 impl Submission {
-/// Reads the body of `POST /api/jobs`.
-///
-/// # Errors
-/// 400 for what is no JSON object, 422 naming the first field that is wrong.
-pub fn parse(body: &[u8]) -> Result<Submission, ApiError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| {
-        ApiError::new(
-            400,
-            "bad_json",
-            format!("the body is no JSON: {error}"),
-            "send {\"a\": ID, \"b\": ID}",
-        )
-    })?;
-    let Value::Object(mut fields) = value else {
-        return Err(ApiError::new(
-            400,
-            "bad_json",
-            "the body is JSON, but no object",
-            "send {\"a\": ID, \"b\": ID}",
-        ));
-    };
-    let factors = [factor(&mut fields, "a"), factor(&mut fields, "b")];
-    let dtype = match fields.remove("dtype") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(name)) => Some(call::dtype(&name)?),
-        Some(_) => return Err(wrong_type("dtype", "\"f64\", \"f32\" or \"int\"")),
-    };
-    match fields.remove("mode") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(mode)) if mode == "plain" => {}
-        Some(Value::String(mode)) => return Err(matrices::not_offered(&format!("mode {mode}"))),
-        Some(_) => return Err(wrong_type("mode", "\"plain\"")),
+    /// Reads the body of `POST /api/jobs`.
+    ///
+    /// # Errors
+    /// 400 for what is no JSON object, 422 naming the first field that is wrong.
+    pub fn parse(body: &[u8]) -> Result<Submission, ApiError> {
+        let value: Value = serde_json::from_slice(body).map_err(|error| {
+            ApiError::new(
+                400,
+                "bad_json",
+                format!("the body is no JSON: {error}"),
+                "send {\"a\": ID, \"b\": ID}",
+            )
+        })?;
+        let Value::Object(mut fields) = value else {
+            return Err(ApiError::new(
+                400,
+                "bad_json",
+                "the body is JSON, but no object",
+                "send {\"a\": ID, \"b\": ID}",
+            ));
+        };
+        let factors = [factor(&mut fields, "a"), factor(&mut fields, "b")];
+        let dtype = match fields.remove("dtype") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(name)) => Some(call::dtype(&name)?),
+            Some(_) => return Err(wrong_type("dtype", "\"f64\", \"f32\" or \"int\"")),
+        };
+        match fields.remove("mode") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(mode)) if mode == "plain" => {}
+            Some(Value::String(mode)) => {
+                return Err(matrices::not_offered(&format!("mode {mode}")));
+            }
+            Some(_) => return Err(wrong_type("mode", "\"plain\"")),
+        }
+        let reproducible = match fields.remove("reproducible") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(value)) => value,
+            Some(_) => return Err(wrong_type("reproducible", "true or false")),
+        };
+        let name = match fields.remove("name") {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(name)) => job_name(&name)?,
+            Some(_) => return Err(wrong_type("name", "text")),
+        };
+        if let Some(field) = fields.keys().find(|field| LATER.contains(&field.as_str())) {
+            return Err(matrices::not_offered(field));
+        }
+        if let Some(field) = fields.keys().next() {
+            return Err(ApiError::new(
+                422,
+                "unknown_field",
+                format!("a job has no field {:?}", clip(field)),
+                "the fields are a, b, dtype, mode, reproducible and name",
+            ));
+        }
+        let [a, b] = factors;
+        Ok(Submission {
+            a: a?,
+            b: b?,
+            dtype,
+            reproducible,
+            name,
+        })
     }
-    let reproducible = match fields.remove("reproducible") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(value)) => value,
-        Some(_) => return Err(wrong_type("reproducible", "true or false")),
-    };
-    let name = match fields.remove("name") {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(name)) => job_name(&name)?,
-        Some(_) => return Err(wrong_type("name", "text")),
-    };
-    if let Some(field) = fields.keys().find(|field| LATER.contains(&field.as_str())) {
-        return Err(matrices::not_offered(field));
-    }
-    if let Some(field) = fields.keys().next() {
-        return Err(ApiError::new(
-            422,
-            "unknown_field",
-            format!("a job has no field {:?}", clip(field)),
-            "the fields are a, b, dtype, mode, reproducible and name",
-        ));
-    }
-    let [a, b] = factors;
-    Ok(Submission {
-        a: a?,
-        b: b?,
-        dtype,
-        reproducible,
-        name,
-    })
-}
 }
 
 fn factor(fields: &mut Map<String, Value>, name: &str) -> Result<Factor, ApiError> {

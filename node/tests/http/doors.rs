@@ -198,4 +198,3 @@ async fn only_nodes_of_the_local_network_can_be_registered() {
     }
     node.stop().await;
 }
-

@@ -72,7 +72,12 @@ impl Node {
             .expect("the port is open")
     }
 
-    pub async fn request(&self, method: &str, target: &str, body: Option<String>) -> reqwest::Response {
+    pub async fn request(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<String>,
+    ) -> reqwest::Response {
         let method: Method = method.parse().expect("a method");
         let request = self
             .client
