@@ -50,11 +50,12 @@ export class ComputePool {
     };
   }
 
-  /** Computes a slab; blocks are copied to the worker, because they stay in the cache too. */
+  /** Computes a slab; the bytes of its parts go to the worker. */
   compute(slot, slab) {
     const known = this.#slots[slot];
     known.pending = true;
-    known.worker.postMessage({ ...slab, type: 'slab', sequence: known.sequence });
+    const buffers = [...slab.a, ...slab.b].map(({ bytes }) => bytes.buffer);
+    known.worker.postMessage({ ...slab, type: 'slab', sequence: known.sequence }, buffers);
   }
 
   /** Forgets what a slot computes: its answer will not be told. */

@@ -212,12 +212,17 @@ function duplicate(refused) {
   }, DUPLICATE_MS);
 }
 
+/** Devices whose coming was logged; the list is told anew after every reconnect. */
+const present = new Set();
+
 function tellDevices(devices) {
-  const before = new Map(state.devices.map((device) => [device.device, device]));
-  for (const device of devices) {
-    const was = before.get(device.device);
-    if ((!was || was.state === 'lost') && device.state !== 'lost' && device.device !== state.me.device) log(strings.log.joined(device.name));
-    if (was && was.state !== 'lost' && device.state === 'lost') log(strings.log.left(device.name));
+  for (const { device, name, state: now } of devices) {
+    if (now !== 'lost' && !present.has(device)) {
+      present.add(device);
+      if (device !== state.me.device) log(strings.log.joined(name));
+    } else if (now === 'lost' && present.delete(device)) {
+      log(strings.log.left(name));
+    }
   }
   dispatch({ type: 'devices', devices });
   const home = state.connection.node;

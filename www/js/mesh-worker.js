@@ -117,6 +117,7 @@ function open() {
     paused: settings.paused,
   };
   retryAt = null;
+  told = '';
   session = new glue.MeshSession(settings.seed, JSON.stringify(start), performance.now());
   say({ type: 'device', device: session.device() });
   run(session.actions());
@@ -285,7 +286,8 @@ const carryOut = {
   },
 
   compute(slab) {
-    const withBytes = ({ block, part }) => ({ bytes: cache.get(block), part });
+    // One copy here, which is then transferred; posting the block itself would copy it twice.
+    const withBytes = ({ block, part }) => ({ bytes: cache.get(block).slice(), part });
     pool.compute(slab.slot, { ...slab, a: slab.a.map(withBytes), b: slab.b.map(withBytes) });
   },
 
