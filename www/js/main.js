@@ -24,7 +24,7 @@ const DUPLICATE_MS = 2_500;
 /** How often a page that can not compute asks for news. */
 const REFRESH_MS = 5_000;
 
-const seed = identity.seed();
+let seed = identity.seed();
 const build = detectBuild(new URLSearchParams(location.search).get('build'));
 const threadsMax = hardwareThreads();
 
@@ -208,7 +208,10 @@ function duplicate(refused) {
   duplicateTimer ??= setTimeout(() => {
     duplicateTimer = null;
     log(strings.log.newId, 'warning');
-    tellMesh({ type: 'identity', seed: identity.newSeed() });
+    seed = identity.newSeed();
+    const name = identity.name(seed);
+    dispatch({ type: 'me', change: { name } });
+    tellMesh({ type: 'identity', seed, name });
   }, DUPLICATE_MS);
 }
 

@@ -163,8 +163,9 @@ function configure({ name, threads, paused }) {
 }
 
 /** Another id, because a second page has this one. */
-function identity({ seed }) {
+function identity({ seed, name }) {
   settings.seed = seed;
+  settings.name = name;
   settings.opened = Date.now();
   reconnect();
 }
