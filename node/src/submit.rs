@@ -79,6 +79,17 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
         element,
         tiling,
     };
+    header.check().map_err(|error| {
+        ApiError::new(
+            422,
+            "not_computable",
+            format!(
+                "the product of {} × {} elements can not be computed here: {error}",
+                a.rows, b.cols
+            ),
+            "submit smaller pieces",
+        )
+    })?;
     let token: String = os::random::<16>()
         .iter()
         .map(|byte| format!("{byte:02x}"))

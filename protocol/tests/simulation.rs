@@ -4,6 +4,7 @@ mod sim;
 
 use gemmesh_protocol::id::JobId;
 use gemmesh_protocol::io::Input;
+use gemmesh_protocol::message::Refusal;
 use gemmesh_protocol::status::{DeviceState, JobState, JobStatus};
 use gemmesh_protocol::time::{Instant, Span};
 use sim::{Sim, Spec};
@@ -219,6 +220,113 @@ fn a_lost_device_is_shown_for_a_minute() {
 }
 
 #[test]
+fn nodes_that_dial_each_other_keep_one_link() {
+    for seed in 0..20 {
+        let mut sim = Sim::new(seed);
+        let a = sim.add_node(Spec::default());
+        let b = sim.add_node(Spec::default());
+        for _ in 0..2 {
+            sim.hint(a, b, true);
+            sim.hint(b, a, true);
+        }
+        sim.run(Span::from_secs(60), |_| false);
+        assert_eq!(sim.connections_up(), 1, "seed {seed}");
+        assert_eq!(sim.engine(a).peers().count(), 1);
+        assert_eq!(sim.engine(b).peers().count(), 1);
+        assert!(sim.joined.iter().all(|(_, outcome)| outcome.is_ok()));
+    }
+}
+
+#[test]
+fn nodes_learn_of_each_other_by_gossip() {
+    let mut sim = Sim::new(14);
+    let nodes: Vec<usize> = (0..5).map(|_| sim.add_node(Spec::default())).collect();
+    for pair in nodes.windows(2) {
+        sim.hint(pair[0], pair[1], true);
+    }
+    let complete = |sim: &Sim| {
+        let mut nodes = nodes.iter();
+        nodes.all(|&node| sim.engine(node).peers().count() == 4)
+    };
+    assert!(sim.run(Span::from_secs(20), complete));
+}
+
+#[test]
+fn a_node_of_another_mesh_is_refused() {
+    let mut sim = Sim::new(15);
+    let a = sim.add_node(Spec::default());
+    let other = Spec {
+        mesh: "other",
+        ..Spec::default()
+    };
+    let b = sim.add_node(other);
+    sim.hint(b, a, false);
+    sim.run(Span::from_secs(5), |_| false);
+    assert_eq!(sim.joined.first(), Some(&(b, Err(Refusal::Mesh))));
+    assert_eq!(sim.engine(a).devices().len(), 1);
+}
+
+#[test]
+fn a_second_device_with_the_same_id_is_refused_while_the_first_is_there() {
+    let mut sim = Sim::new(16);
+    let a = sim.add_node(Spec::default());
+    let page = sim.add_page(Spec::default(), a);
+    assert!(sim.run(Span::from_secs(5), |sim| sim.engine(a).devices().len() == 2));
+    let twin = Spec {
+        twin: Some(page),
+        ..Spec::default()
+    };
+    let second = sim.add_page(twin, a);
+    let refused = |sim: &Sim| sim.joined.contains(&(second, Err(Refusal::DuplicateId)));
+    assert!(sim.run(Span::from_secs(5), refused));
+    let contribution = sim.page(second).contribution(Instant(sim.now));
+    assert_eq!(contribution.refusal, Some(Refusal::DuplicateId));
+    // The first falls asleep: the second gets its place.
+    sim.vanish(page);
+    let device = sim.hosts[page].device;
+    let joined = |sim: &Sim| sim.joined.contains(&(second, Ok(sim.hosts[a].device)));
+    assert!(sim.run(Span::from_secs(15), joined), "{device}");
+}
+
+#[test]
+fn a_page_that_slept_is_a_member_again_soon_after_it_wakes() {
+    let mut sim = Sim::new(17);
+    let [a, b, page] = trio(&mut sim, [Spec::default(); 3]);
+    sim.vanish(page);
+    sim.run(Span::from_secs(30), |_| false);
+    let state = |sim: &Sim, at: usize| {
+        let device = sim.hosts[page].device;
+        let entries = sim.engine(at).devices();
+        let entry = entries.into_iter().find(|entry| entry.device == device);
+        entry.map(|entry| entry.state)
+    };
+    assert_eq!(state(&sim, a), Some(DeviceState::Lost));
+    sim.wake(page);
+    assert!(sim.run(Span::from_secs(3), |sim| {
+        [a, b].map(|at| state(sim, at)) == [Some(DeviceState::Ready); 2]
+    }));
+    let job = sim.submit(a, 2_000, 2_000, 2_000);
+    let status = finish(&mut sim, job, 60);
+    assert!(share(&sim, &status, page) > 0.2);
+}
+
+#[test]
+fn a_node_that_leaves_hands_its_tiles_back_at_once() {
+    let mut sim = Sim::new(18);
+    let [a, b, _] = trio(&mut sim, [Spec::default(); 3]);
+    let job = sim.submit(a, 2_000, 2_000, 2_000);
+    sim.run(Span::from_millis(300), |_| false);
+    sim.input(b, Input::Leave);
+    sim.kill(b);
+    let status = finish(&mut sim, job, 60);
+    assert!(status.seconds < 2.0 * 2.0, "{}", status.seconds);
+    let device = sim.hosts[b].device;
+    let entries = sim.engine(a).devices();
+    let entry = entries.into_iter().find(|entry| entry.device == device);
+    assert_eq!(entry.map(|entry| entry.state), Some(DeviceState::Lost));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..4 {
         let (first, second) = (chaos(seed), chaos(seed));
@@ -252,6 +360,7 @@ fn chaos(seed: u64) -> u64 {
             liar: host > 0 && sim.prng.below(6) == 0,
             fails: [0, 0, 0, 40][sim.prng.below(4) as usize],
             cache_bytes: [2, 16, 256][sim.prng.below(3) as usize] << 20,
+            ..Spec::default()
         };
         if host < nodes {
             sim.add_node(spec);

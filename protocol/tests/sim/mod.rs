@@ -12,7 +12,7 @@ use gemmesh_protocol::id::{BlockId, DeviceId, JobId, MatrixId};
 use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output, SlabTask};
 use gemmesh_protocol::job::{JobHeader, KernelClass};
 use gemmesh_protocol::matrix::{Dtype, ElementType, Grid, Manifest};
-use gemmesh_protocol::message::{DeviceRecord, Header, Message};
+use gemmesh_protocol::message::{DeviceRecord, Header, Message, Refusal};
 use gemmesh_protocol::page::PageEngine;
 use gemmesh_protocol::plan;
 use gemmesh_protocol::prng::Prng;
@@ -73,6 +73,9 @@ pub struct Spec {
     /// One of so many slabs fails (0: none).
     pub fails: u64,
     pub cache_bytes: u64,
+    pub mesh: &'static str,
+    /// The id of this host instead of one of its own.
+    pub twin: Option<usize>,
 }
 
 impl Default for Spec {
@@ -84,6 +87,8 @@ impl Default for Spec {
             liar: false,
             fails: 0,
             cache_bytes: 64 << 20,
+            mesh: "sim",
+            twin: None,
         }
     }
 }
@@ -162,6 +167,8 @@ pub struct Sim {
     /// Pairs of hosts that can not connect any more.
     pub walls: BTreeSet<(usize, usize)>,
     pub bad_blocks: u64,
+    /// How attempts to join ended.
+    pub joined: Vec<(usize, Result<DeviceId, Refusal>)>,
     pub verbose: bool,
 }
 
@@ -183,6 +190,7 @@ impl Sim {
             quarantined: Vec::new(),
             walls: BTreeSet::new(),
             bad_blocks: 0,
+            joined: Vec::new(),
             verbose: std::env::var_os("GEMMESH_SIM_TRACE").is_some(),
         }
     }
@@ -212,8 +220,10 @@ impl Sim {
             DeviceKind::Browser => Vec::new(),
         };
         DeviceRecord {
-            device: DeviceId(id),
-            incarnation: 1 + self.now,
+            device: spec
+                .twin
+                .map_or(DeviceId(id), |twin| self.hosts[twin].device),
+            incarnation: u64::from(n) + self.now,
             version: 1,
             name: format!("device {n}"),
             kind,
@@ -231,7 +241,7 @@ impl Sim {
     fn add(&mut self, record: DeviceRecord, spec: Spec, node: Option<String>) -> usize {
         let config = Config {
             record: record.clone(),
-            mesh: "sim".to_owned(),
+            mesh: spec.mesh.to_owned(),
             seed: self.prng.next_u64(),
             cache_bytes: spec.cache_bytes,
             devices_max: 64,
@@ -339,6 +349,17 @@ impl Sim {
     /// The device sleeps: nothing comes from it any more, not even the end of its sockets.
     pub fn vanish(&mut self, host: usize) {
         self.hosts[host].alive = false;
+    }
+
+    /// The device wakes up: its timers run again, its sockets are dead.
+    pub fn wake(&mut self, host: usize) {
+        self.hosts[host].alive = true;
+        self.input(host, Input::Tick);
+    }
+
+    /// Connections that are up.
+    pub fn connections_up(&self) -> usize {
+        self.connections.iter().filter(|c| c.up).count()
     }
 
     /// Cuts one random connection; both sides notice.
@@ -740,7 +761,8 @@ impl Sim {
                 known.ended = Some(*status);
             }
             Output::Quarantined { device, .. } => self.quarantined.push(device),
-            Output::JobChanged { .. } | Output::DevicesChanged | Output::Joined { .. } => {}
+            Output::Joined { outcome, .. } => self.joined.push((host, outcome)),
+            Output::JobChanged { .. } | Output::DevicesChanged => {}
         }
     }
 
