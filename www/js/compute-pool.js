@@ -1,5 +1,8 @@
 // The compute workers of this page, by slot.
 
+/** Buffers are multiples of this many bytes. */
+const BUFFER_UNIT = 2 ** 20;
+
 export class ComputePool {
   #module;
   #glueUrl;
@@ -9,6 +12,8 @@ export class ComputePool {
    * computed; `pending` is set while an answer is awaited.
    */
   #slots = [];
+  /** Buffers in which slabs went to workers, for the next ones; as many as slots. */
+  #buffers = [];
 
   /** `listener.done(slot, kernelMs, result?)` and `listener.failed(slot, why)` are told. */
   constructor(module, glueUrl, listener) {
@@ -50,12 +55,25 @@ export class ComputePool {
     };
   }
 
-  /** Computes a slab; the bytes of its parts go to the worker. */
-  compute(slot, slab) {
+  /** Computes a slab; `bytesOf(block)` are the bytes of a block, which are copied. */
+  compute(slot, slab, bytesOf) {
+    let length = 0;
+    const place = ({ block, part }) => {
+      const bytes = bytesOf(block);
+      const placed = { bytes, offset: length, length: bytes.length, part };
+      length += bytes.length;
+      return placed;
+    };
+    const a = slab.a.map(place);
+    const b = slab.b.map(place);
+    const buffer = this.#take(length);
+    const all = new Uint8Array(buffer);
+    for (const { bytes, offset } of [...a, ...b]) all.set(bytes, offset);
+    const without = ({ offset, length, part }) => ({ offset, length, part });
     const known = this.#slots[slot];
     known.pending = true;
-    const buffers = [...slab.a, ...slab.b].map(({ bytes }) => bytes.buffer);
-    known.worker.postMessage({ ...slab, type: 'slab', sequence: known.sequence }, buffers);
+    const message = { ...slab, a: a.map(without), b: b.map(without), type: 'slab', sequence: known.sequence, buffer };
+    known.worker.postMessage(message, [buffer]);
   }
 
   /** Forgets what a slot computes: its answer will not be told. */
@@ -69,6 +87,18 @@ export class ComputePool {
   /** Forgets what every slot computes. */
   abortAll() {
     this.#slots.forEach((_, slot) => this.abort(slot));
+  }
+
+  /** A buffer of at least `length` bytes: one that came back, since new memory is slow to touch. */
+  #take(length) {
+    const found = this.#buffers.findIndex((buffer) => buffer.byteLength >= length);
+    if (found >= 0) return this.#buffers.splice(found, 1)[0];
+    return new ArrayBuffer(Math.ceil(length / BUFFER_UNIT) * BUFFER_UNIT);
+  }
+
+  #giveBack(buffer) {
+    this.#buffers.push(buffer);
+    if (this.#buffers.length > this.#slots.length) this.#buffers.shift();
   }
 
   #create(slot) {
@@ -89,6 +119,7 @@ export class ComputePool {
   }
 
   #answer(slot, worker, data) {
+    if (data.buffer) this.#giveBack(data.buffer);
     const known = this.#slots[slot];
     if (known?.worker !== worker) return;
     if (data.type === 'slabDone') {

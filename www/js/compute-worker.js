@@ -49,23 +49,21 @@ function probe({ edge, ms }) {
   postMessage({ type: 'probed', mflops, limit: Math.max(limit, mflops), fuses: glue.fuses(), instance: glue.instance() });
 }
 
-function slab({ sequence, spec, first, last, depth, a, b }) {
+function slab({ sequence, spec, first, last, depth, a, b, buffer }) {
   try {
     if (first) task.begin(JSON.stringify(spec));
     task.beginSlab(depth);
-    for (const { bytes, part } of a) task.putA(bytes, JSON.stringify(part));
-    for (const { bytes, part } of b) task.putB(bytes, JSON.stringify(part));
+    const bytes = ({ offset, length }) => new Uint8Array(buffer, offset, length);
+    for (const place of a) task.putA(bytes(place), JSON.stringify(place.part));
+    for (const place of b) task.putB(bytes(place), JSON.stringify(place.part));
     const start = performance.now();
     task.accumulate();
     const kernelMs = performance.now() - start;
-    if (!last) {
-      postMessage({ type: 'slabDone', sequence, kernelMs });
-      return;
-    }
-    const result = task.finish();
-    postMessage({ type: 'slabDone', sequence, kernelMs, result }, [result.buffer]);
+    const result = last ? task.finish() : undefined;
+    // The buffer goes back for the next slab.
+    postMessage({ type: 'slabDone', sequence, kernelMs, result, buffer }, result ? [buffer, result.buffer] : [buffer]);
   } catch (error) {
-    // A trap leaves the instance unusable, so the mesh worker makes a new one.
+    // A trap leaves the instance unusable, so the pool makes a new one.
     postMessage({ type: 'slabFailed', message: String(error?.message ?? error) });
   }
 }

@@ -286,10 +286,8 @@ const carryOut = {
     payloads.delete(payload);
   },
 
-  compute(slab) {
-    // One copy here, which is then transferred; posting the block itself would copy it twice.
-    const withBytes = ({ block, part }) => ({ bytes: cache.get(block).slice(), part });
-    pool.compute(slab.slot, { ...slab, a: slab.a.map(withBytes), b: slab.b.map(withBytes) });
+  compute({ slot, kind, ...slab }) {
+    pool.compute(slot, slab, (block) => cache.get(block));
   },
 
   abort({ slot }) {
