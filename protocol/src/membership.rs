@@ -38,7 +38,7 @@ const LOST_SHOWN: Span = Span::from_secs(60);
 const DIAL_DELAY: Span = Span::from_millis(1_500);
 /// Back-off of dialling: doubled from the first to the second, with jitter.
 const DIAL_GAP_MIN: Span = Span::from_millis(400);
-const DIAL_GAP_MAX: Span = Span::from_secs(20);
+const DIAL_GAP_MAX: Span = Span::from_secs(5);
 /// Attempts at an address that nobody asked to keep.
 const DIAL_TRIES: u32 = 6;
 /// A dial that the shell never answers counts as failed.

@@ -1,7 +1,7 @@
 //! How a product is cut into tiles, and how long it should take.
 
 use crate::job::JobHeader;
-use crate::matrix::{ElementType, Grid, Manifest};
+use crate::matrix::{Dtype, ElementType, Grid, Manifest};
 use crate::tile::Tiling;
 
 /// The most bytes of a tile: a result travels as one frame.
@@ -68,10 +68,22 @@ pub fn tiling(a: &Manifest, b: &Manifest, c: ElementType, slots_total: u32) -> T
     }
 }
 
-/// Seconds that a product takes when devices of `mflops` in total share it perfectly; `None`
-/// when no device is there.
-pub fn predict(operations: u128, mflops: f64) -> Option<f64> {
-    (mflops > 0.0).then(|| operations as f64 / (mflops * 1e6))
+/// How many floating products of the same shape a product costs, roughly: one for floats. Exact
+/// integers are computed modulo primes of about 20 bits, as many as the largest possible element
+/// of C needs: bits(A) + bits(B) + log₂(inner) + 1.
+pub fn passes(header: &JobHeader) -> f64 {
+    if header.element.dtype != Dtype::Int {
+        return 1.0;
+    }
+    let bits = header.a.bits + header.b.bits + header.a.cols.ilog2() + 2;
+    f64::from(bits.div_ceil(20))
+}
+
+/// Seconds that a product takes when devices of `mflops` in total share it perfectly and data is
+/// there; `None` when no device is.
+pub fn predict(header: &JobHeader, mflops: f64) -> Option<f64> {
+    let operations = header.operations() as f64 * passes(header);
+    (mflops > 0.0).then(|| operations / (mflops * 1e6))
 }
 
 /// The least bytes that devices other than the coordinator must be sent and send back, when they
@@ -107,7 +119,6 @@ mod tests {
     use super::*;
     use crate::id::{BlockId, JobId};
     use crate::job::KernelClass;
-    use crate::matrix::Dtype;
 
     const F64: ElementType = ElementType {
         dtype: Dtype::F64,

@@ -173,7 +173,7 @@ impl<P> Scheduler<P> {
     ) -> Self {
         header.check().expect("a job is checked when it is taken");
         let tiles = vec![Tile::Pending; header.tiling.len() as usize];
-        let predicted = plan::predict(header.operations(), me.mflops);
+        let predicted = plan::predict(&header, me.mflops);
         let short = predicted.is_some_and(|seconds| seconds < ALONE_MAX.as_secs_f64());
         Self {
             me: me.device,
@@ -238,7 +238,7 @@ impl<P> Scheduler<P> {
             self.enrol(record, now);
         }
         let speed: f64 = self.workers.values().map(|w| speed(&w.record)).sum();
-        self.predicted = plan::predict(self.header.operations(), speed);
+        self.predicted = plan::predict(&self.header, speed);
         self.urge();
         if self.done == self.tiles.len() as u64 {
             self.effects.push_back(Effect::Finish);
@@ -263,7 +263,7 @@ impl<P> Scheduler<P> {
         }
         let live = self.leases.values().filter(|lease| !lease.expired);
         let deadline = live.map(|lease| lease.deadline).min();
-        let stall = Some(self.moved + STALL_MAX);
+        let stall = self.stalls_at();
         earliest(
             earliest(throttles, deadline),
             earliest(self.next_check, stall),
@@ -507,18 +507,23 @@ impl<P> Scheduler<P> {
         }
     }
 
+    /// When to give up if nothing moves: only while nobody works on anything.
+    fn stalls_at(&self) -> Option<Instant> {
+        let idle = self.verifying.is_empty()
+            && self.persisting.is_empty()
+            && self.done < self.tiles.len() as u64
+            && self.leases.values().all(|lease| lease.expired);
+        idle.then(|| self.moved + STALL_MAX)
+    }
+
     /// Ends leases that are over, offers work to devices that want some, notices a stall.
     fn check(&mut self, now: Instant) {
         if self.has_ended() {
             return;
         }
         self.expire(now);
-        if self.has_ended() {
-            return;
-        }
-        if now >= self.moved + STALL_MAX && self.verifying.is_empty() && self.persisting.is_empty()
-        {
-            let reason = "no device took or returned a tile for ten minutes".to_owned();
+        if self.stalls_at().is_some_and(|at| now >= at) {
+            let reason = "no device was able to take a tile for ten minutes".to_owned();
             self.fail(reason, now);
             return;
         }

@@ -160,7 +160,7 @@ impl<P> Scheduler<P> {
     }
 
     pub(super) fn mean_tile_operations(&self) -> f64 {
-        self.header.operations() as f64 / self.tiles.len() as f64
+        self.header.operations() as f64 * plan::passes(&self.header) / self.tiles.len() as f64
     }
 
     pub(super) fn place(&self, tile: u32) -> (u64, u64) {

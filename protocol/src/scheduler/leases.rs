@@ -123,10 +123,7 @@ impl<P> Scheduler<P> {
         };
         let over: Vec<LeaseId> = self.leases.iter().filter_map(over).collect();
         for id in over {
-            // The job may have failed because of an earlier one.
-            let Some(lease) = self.leases.get_mut(&id) else {
-                return;
-            };
+            let lease = self.leases.get_mut(&id).expect("listed above");
             let (device, tile) = (lease.device, lease.tile);
             let helper = self.workers.get(&device);
             let native = helper.is_some_and(|h| h.record.kind == DeviceKind::Native);
@@ -143,7 +140,6 @@ impl<P> Scheduler<P> {
             if self.tiles[tile as usize] == Tile::Leased {
                 self.reopen(tile);
             }
-            self.count_failure(tile, device, 1, now);
         }
     }
 
