@@ -15,8 +15,8 @@ import { mountLog } from './view-log.js';
 import { mountMultiply } from './view-multiply.js';
 import { mountResult } from './view-result.js';
 
-/** Rows and columns of the preview of a large result. */
-const CORNER = 8;
+/** The preview of a large result. */
+const CORNER = { rows: 8, cols: 6 };
 /** The longest that a form waits for an answer about a job whose news do not come over the socket. */
 const WAIT_S = 20;
 /** How long a page may be refused for its id before it takes another. */
@@ -420,7 +420,7 @@ async function follow(id) {
 async function loadResult({ job: id, rows, cols }) {
   const complete = rows <= GRID_MAX && cols <= GRID_MAX;
   try {
-    const data = complete ? (await api.resultJson(id)).data : await api.resultCorner(id, CORNER, CORNER);
+    const data = complete ? (await api.resultJson(id)).data : await api.resultCorner(id, CORNER.rows, CORNER.cols);
     dispatch({ type: 'result', result: { job: id, rows: data, complete } });
   } catch (error) {
     dispatch({ type: 'result', result: { job: id, problem: { message: error.message, hint: error.hint } } });

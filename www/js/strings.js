@@ -37,7 +37,7 @@ export const strings = {
       mflops: 'MFLOPS',
       operations: 'Operations',
       rows: 'Rows of C',
-      tiles: 'Tiles accepted',
+      tiles: 'Tiles',
       device: 'Device',
       node: 'Node',
       job: 'Job',
