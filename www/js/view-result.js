@@ -43,7 +43,7 @@ export function mountResult(root, actions) {
     setText(status, result ? '' : text.loading);
     show(status, !result);
     show(problem, Boolean(result?.problem));
-    setText(problem, result?.problem ? `${result.problem.message} ${result.problem.hint ?? ''}` : '');
+    setText(problem, result?.problem ? `${result.problem.message}. ${result.problem.hint ?? ''}` : '');
     show(table, Boolean(result?.rows));
     show(copy, Boolean(result?.complete));
     if (result === shown) return;
