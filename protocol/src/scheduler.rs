@@ -237,7 +237,9 @@ impl<P> Scheduler<P> {
         for record in workers {
             self.enrol(record, now);
         }
-        let speed: f64 = self.workers.values().map(|w| speed(&w.record)).sum();
+        let per_slot = self.mean_slot_speed();
+        let speeds = self.workers.values().map(|w| speed(&w.record, per_slot));
+        let speed: f64 = speeds.sum();
         self.predicted = plan::predict(&self.header, speed);
         self.urge();
         if self.done == self.tiles.len() as u64 {
@@ -507,6 +509,16 @@ impl<P> Scheduler<P> {
         }
     }
 
+    /// The mean speed of a slot among devices that have measured themselves.
+    fn mean_slot_speed(&self) -> f64 {
+        let records = self.workers.values().map(|helper| &helper.record);
+        let measured = records.filter(|record| record.mflops >= 1.0);
+        let (speed, slots) = measured.fold((0.0, 0.0), |(speed, slots), record| {
+            (speed + record.mflops, slots + f64::from(record.slots))
+        });
+        if slots > 0.0 { speed / slots } else { 1_000.0 }
+    }
+
     /// When to give up if nothing moves: only while nobody works on anything.
     fn stalls_at(&self) -> Option<Instant> {
         let idle = self.verifying.is_empty()
@@ -585,11 +597,12 @@ impl<P> Scheduler<P> {
     }
 }
 
-/// A speed to plan with: a device that did not measure itself counts as very slow.
-fn speed(record: &DeviceRecord) -> f64 {
-    if record.mflops.is_finite() {
-        record.mflops.max(1.0)
+/// A speed to plan with. A device that has not measured itself yet is taken for an average one,
+/// `per_slot` each: its own pace shows soon, and until then it must not stand idle.
+fn speed(record: &DeviceRecord, per_slot: f64) -> f64 {
+    if record.mflops.is_finite() && record.mflops >= 1.0 {
+        record.mflops
     } else {
-        1.0
+        per_slot * f64::from(record.slots.max(1))
     }
 }

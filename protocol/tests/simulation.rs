@@ -101,6 +101,23 @@ fn a_node_that_joins_late_gets_its_share() {
 }
 
 #[test]
+fn a_device_that_has_not_measured_itself_yet_works_too() {
+    let mut sim = Sim::new(19);
+    let [a, b, _] = trio(&mut sim, [Spec::default(); 3]);
+    let unknown = Input::Configure {
+        name: None,
+        slots: None,
+        paused: None,
+        mflops: Some(0.0),
+    };
+    sim.input(b, unknown);
+    sim.run(Span::from_millis(100), |_| false);
+    let job = sim.submit(a, 2_000, 2_000, 2_000);
+    let status = finish(&mut sim, job, 60);
+    assert!(share(&sim, &status, b) > 0.2);
+}
+
+#[test]
 fn a_short_job_is_not_sent_anywhere() {
     let mut sim = Sim::new(6);
     let [a, _, _] = trio(&mut sim, [Spec::default(); 3]);

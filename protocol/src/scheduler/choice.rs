@@ -108,7 +108,8 @@ impl<P> Scheduler<P> {
     /// measured speed promises.
     pub(super) fn rate(&self, device: DeviceId, now: Instant) -> f64 {
         let helper = &self.workers[&device];
-        let planned = speed(&helper.record) * 1e6 / self.mean_tile_operations();
+        let planned =
+            speed(&helper.record, self.mean_slot_speed()) * 1e6 / self.mean_tile_operations();
         match helper.first_grant {
             Some(first) if helper.returned >= u64::from(helper.record.slots) => {
                 let seconds = (now - first).as_secs_f64().max(1e-3);
