@@ -4,10 +4,10 @@
 
 use crate::message::{Header, Message};
 
-/// The most bytes of a header: a manifest of 2^20 blocks for each operand, and room.
-pub const HEADER_BYTES_MAX: usize = 80 << 20;
-/// The most bytes of a payload.
-pub const PAYLOAD_BYTES_MAX: usize = 32 << 20;
+/// The most bytes of a header: the manifests of both operands at their largest, and room.
+pub const HEADER_BYTES_MAX: usize = 10 << 20;
+/// The most bytes of a payload: twice the largest tile.
+pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 /// The most bytes of a frame before its sender has said Hello.
 pub const HELLO_BYTES_MAX: usize = 64 << 10;
 /// How deep a header may nest.

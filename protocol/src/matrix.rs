@@ -17,8 +17,8 @@ const BLOCK_EDGE: u64 = 256;
 pub const LIMBS_MAX: u16 = 1_024;
 /// The most rows or columns of a matrix.
 pub const DIMENSION_MAX: u64 = 1 << 32;
-/// The most blocks of a matrix: bounds a manifest to 32 MiB.
-pub const BLOCKS_MAX: u64 = 1 << 20;
+/// The most blocks of a matrix: 64 GiB of them, and a manifest of about 4.5 MB.
+pub const BLOCKS_MAX: u64 = 1 << 17;
 
 /// What a user calls the element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
