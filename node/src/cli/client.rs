@@ -1,6 +1,5 @@
 //! The HTTP API as its callers here see it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -12,6 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
+
+use crate::files::Format;
 
 use super::error::{CliError, from_status};
 use super::text;
@@ -44,63 +45,6 @@ pub struct Submitted {
     pub job: String,
     /// Marks its owner.
     pub token: String,
-}
-
-/// The forms in which a result is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// NumPy.
-    Npy,
-    /// Comma-separated values.
-    Csv,
-    /// Matrix Market.
-    Mtx,
-}
-
-impl Format {
-    /// The form that a file's ending names; `-` is CSV.
-    ///
-    /// # Errors
-    /// Names the file and the endings that are known.
-    pub fn of(path: &Path) -> Result<Self, CliError> {
-        if path == Path::new("-") {
-            return Ok(Format::Csv);
-        }
-        let ending = path
-            .extension()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_ascii_lowercase();
-        match ending.as_str() {
-            "npy" => Ok(Format::Npy),
-            "csv" => Ok(Format::Csv),
-            "mtx" => Ok(Format::Mtx),
-            _ => Err(CliError::usage(
-                format!(
-                    "{}: the ending says how a file is read or written, and this one is not known",
-                    path.display()
-                ),
-                "use .npy (NumPy), .csv or .mtx (Matrix Market)",
-            )),
-        }
-    }
-
-    /// Its name in the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Npy => "npy",
-            Format::Csv => "csv",
-            Format::Mtx => "mtx",
-        }
-    }
-
-    fn content_type(self) -> &'static str {
-        match self {
-            Format::Npy => "application/x-npy",
-            Format::Csv => "text/csv",
-            Format::Mtx => "text/x-matrix-market",
-        }
-    }
 }
 
 /// A job to submit.
@@ -391,25 +335,4 @@ fn reason(error: &reqwest::Error) -> String {
         cause = inner;
     }
     text::clean(&cause.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endings_name_the_form() {
-        for (path, format) in [
-            ("a.npy", Format::Npy),
-            ("x/B.CSV", Format::Csv),
-            ("g.mtx", Format::Mtx),
-            ("-", Format::Csv),
-        ] {
-            assert_eq!(Format::of(Path::new(path)).unwrap(), format, "{path}");
-        }
-        for path in ["a", "a.txt", "a.npz", ".npy", "npy"] {
-            let error = Format::of(Path::new(path)).unwrap_err();
-            assert!(error.message.contains(path), "{}", error.message);
-        }
-    }
 }

@@ -6,7 +6,7 @@ use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobState, J
 use serde_json::{Value, json};
 
 use super::args::{JobArgs, QueryArgs, ResultArgs};
-use super::client::{Client, Format};
+use super::client::Client;
 use super::error::CliError;
 use super::output::{self, Target};
 use super::table::{Align, Table};
@@ -65,8 +65,9 @@ pub async fn list(query: &QueryArgs) -> Result<(), CliError> {
 /// # Errors
 /// No node, or what it answers.
 pub async fn show(args: &JobArgs) -> Result<(), CliError> {
+    let given = id_start(&args.id)?;
     let client = locate::reach(&args.query).await?;
-    let id = resolve(&client, &args.id).await?;
+    let id = resolve(&client, given).await?;
     let job = client.job(&id).await?;
     if args.query.json {
         return output::json(&to_value(&job));
@@ -118,10 +119,11 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
 /// No node, no result, or it can not be written.
 pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
     let path = args.output.as_deref().unwrap_or(Path::new("-"));
-    let format = Format::of(path)?;
+    let format = output::format_of(path)?;
     let target = Target::check(path)?;
+    let given = id_start(&args.id)?;
     let client = locate::reach(&args.query).await?;
-    let id = resolve(&client, &args.id).await?;
+    let id = resolve(&client, given).await?;
     if args.query.json && target.is_stdout() {
         return output::json(&client.result_json(&id).await?);
     }
@@ -147,8 +149,9 @@ pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
 /// # Errors
 /// No node, or what it answers.
 pub async fn cancel(args: &JobArgs) -> Result<(), CliError> {
+    let given = id_start(&args.id)?;
     let client = locate::reach(&args.query).await?;
-    let id = resolve(&client, &args.id).await?;
+    let id = resolve(&client, given).await?;
     client.cancel(&id).await?;
     let job = client.job(&id).await?;
     if args.query.json {
@@ -268,18 +271,21 @@ fn kind(kind: DeviceKind) -> &'static str {
     }
 }
 
-/// The job whose id starts with `given`.
-async fn resolve(client: &Client, given: &str) -> Result<String, CliError> {
+/// What may be the beginning of an id.
+fn id_start(given: &str) -> Result<String, CliError> {
     let given = given.trim().to_ascii_lowercase();
-    if !is_id_start(&given) {
-        return Err(CliError::usage(
-            format!(
-                "`{}` is not the id of a job: ids have up to {ID_DIGITS} hexadecimal digits",
-                text::clean(&given)
-            ),
-            "`gemmesh jobs` lists the jobs",
-        ));
+    let digits = given.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digits && (1..=ID_DIGITS).contains(&given.len()) {
+        return Ok(given);
     }
+    Err(CliError::usage(
+        format!("`{given}` is not the id of a job: ids have up to {ID_DIGITS} hexadecimal digits"),
+        "`gemmesh jobs` lists the jobs",
+    ))
+}
+
+/// The job whose id starts with `given`.
+async fn resolve(client: &Client, given: String) -> Result<String, CliError> {
     if given.len() == ID_DIGITS {
         return Ok(given);
     }
@@ -288,15 +294,8 @@ async fn resolve(client: &Client, given: &str) -> Result<String, CliError> {
         .await?
         .into_iter()
         .map(|job| job.job.to_string());
-    unique(
-        ids.filter(|id| id.starts_with(&given)).collect(),
-        &given,
-        client.url(),
-    )
-}
-
-fn is_id_start(text: &str) -> bool {
-    (1..=ID_DIGITS).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    let found = ids.filter(|id| id.starts_with(&given)).collect();
+    unique(found, &given, client.url())
 }
 
 fn unique(mut found: Vec<String>, given: &str, node: &str) -> Result<String, CliError> {
@@ -335,9 +334,10 @@ mod tests {
         let many = unique(ids(&["3f2a", "3f2b"]), "3f", "n").unwrap_err();
         assert!(many.message.contains("2 jobs"), "{}", many.message);
         for text in ["", "xyz", "../a", &"0".repeat(ID_DIGITS + 1)] {
-            assert!(!is_id_start(text), "{text}");
+            assert!(id_start(text).is_err(), "{text}");
         }
-        assert!(is_id_start("3f") && is_id_start(&"a".repeat(ID_DIGITS)));
+        assert_eq!(id_start(" 3F ").unwrap(), "3f");
+        assert!(id_start(&"a".repeat(ID_DIGITS)).is_ok());
     }
 
     #[test]

@@ -11,7 +11,9 @@ use gemmesh_protocol::status::{JobState, JobStatus};
 use serde_json::{Value, json};
 
 use super::args::{LogArgs, LogFormat, ModeArg, MultiplyArgs};
-use super::client::{Client, Format, Matrix, Source, Submission};
+use crate::files::Format;
+
+use super::client::{Client, Matrix, Source, Submission};
 use super::error::{CliError, Exit};
 use super::locate::{self, Embedded};
 use super::output::{self, Target};
@@ -114,7 +116,7 @@ impl Input {
             ));
         }
         let output = match &args.output {
-            Some(path) => Some((Target::check(path)?, Format::of(path)?)),
+            Some(path) => Some((Target::check(path)?, output::format_of(path)?)),
             None => None,
         };
         Ok(Self {
@@ -128,7 +130,7 @@ impl Input {
 impl Factor {
     fn open(path: &Path) -> Result<Self, CliError> {
         let name = path.display().to_string();
-        let format = Format::of(path)?;
+        let format = output::format_of(path)?;
         if path == Path::new("-") {
             let name = "standard input".to_owned();
             return Ok(Self {
@@ -432,14 +434,22 @@ async fn deliver(
 
 /// Who computed what.
 fn report(status: &JobStatus) {
-    output::note(&format!(
-        "{} {} in {}, {}, {}",
+    let mut line = format!(
+        "{} {} in {}",
         jobs::shape(status),
         status.dtype.name(),
-        text::seconds(status.seconds),
-        text::gflops(progress::speed(status)),
+        text::seconds(status.seconds)
+    );
+    let speed = progress::speed(status);
+    // Of a small product the time is spent elsewhere.
+    if speed >= 1.0 {
+        line.push_str(&format!(", {}", text::gflops(speed)));
+    }
+    line.push_str(&format!(
+        ", {}",
         text::count(progress::helpers(status), "device")
     ));
+    output::note(&line);
     output::note(jobs::contributions(status).render(2).trim_end());
 }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::client::{Client, Format};
+use crate::files::Format;
+
+use super::client::Client;
 use super::error::CliError;
 use super::text;
 
@@ -39,6 +41,29 @@ pub fn json(value: &Value) -> Result<(), CliError> {
 /// Tells the person something; a lost standard error is no reason to stop.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The form that a file's ending names; `-` is CSV.
+///
+/// # Errors
+/// Names the file and the endings that are known.
+pub fn format_of(path: &Path) -> Result<Format, CliError> {
+    let format = if path == Path::new("-") {
+        Some(Format::Csv)
+    } else {
+        Format::from_path(path)
+    };
+    format
+        .filter(|format| *format != Format::Json)
+        .ok_or_else(|| {
+            CliError::usage(
+                format!(
+                    "{}: the ending says how a file is read or written, and this one is not known",
+                    path.display()
+                ),
+                "use .npy (NumPy), .csv or .mtx (Matrix Market)",
+            )
+        })
 }
 
 /// Where a result goes, known to be writable before anything is computed.
@@ -147,6 +172,22 @@ fn unwritable(name: &str, error: &io::Error) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn endings_name_the_form() {
+        for (path, format) in [
+            ("a.npy", Format::Npy),
+            ("x/B.CSV", Format::Csv),
+            ("g.mtx", Format::Mtx),
+            ("-", Format::Csv),
+        ] {
+            assert_eq!(format_of(Path::new(path)).unwrap(), format, "{path}");
+        }
+        for path in ["a", "a.pdf", "a.npz", "a.json", ".npy", "npy"] {
+            let error = format_of(Path::new(path)).unwrap_err();
+            assert!(error.message.contains(path), "{}", error.message);
+        }
+    }
 
     #[test]
     fn a_place_that_can_not_be_written_is_named_before_anything_is_computed() {
