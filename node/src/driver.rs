@@ -581,18 +581,17 @@ impl Driver {
         tokio::spawn(async move {
             for block in blocks {
                 let id = header.manifest(operand).blocks[block as usize];
-                let event = match app.store().read_block(matrix, block).await {
-                    Ok(bytes) => Event::Block {
-                        job,
-                        operand,
-                        block,
-                        id,
-                        bytes: Some(bytes),
-                    },
-                    Err(error) => Event::StoreFailed {
-                        job,
-                        reason: error.to_string(),
-                    },
+                let read = app.store().read_block(matrix, block).await;
+                if let Err(error) = &read {
+                    let reason = error.to_string();
+                    app.tell(Event::StoreFailed { job, reason }).await;
+                }
+                let event = Event::Block {
+                    job,
+                    operand,
+                    block,
+                    id,
+                    bytes: read.ok(),
                 };
                 if !app.tell(event).await {
                     return;
