@@ -15,6 +15,24 @@
 //! | [`naive`] | the oracle: three loops |
 //! | [`peak`] | the device's limit: multiply-adds in registers |
 //!
+//! ```
+//! use gemmesh_kernel::{Class, MatMut, MatRef, Workspace, matmul};
+//!
+//! let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+//! let b = [7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
+//! let mut c = [0.0; 4];
+//! matmul(
+//!     Class::Separate,
+//!     false,
+//!     MatRef::row_major(&a, 2, 3)?,
+//!     MatRef::row_major(&b, 3, 2)?,
+//!     MatMut::row_major(&mut c, 2, 2)?,
+//!     &mut Workspace::new(),
+//! )?;
+//! assert_eq!(c, [58.0, 64.0, 139.0, 154.0]);
+//! # Ok::<(), gemmesh_kernel::KernelError>(())
+//! ```
+//!
 //! # The floating-point contract
 //!
 //! For every element of C and for the classes [`Class::Fused`] and [`Class::Separate`] the result is
