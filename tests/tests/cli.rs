@@ -6,7 +6,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use gemmesh_tests::matrices::Matrix;
+#[cfg(target_os = "linux")]
+use gemmesh_tests::node::JOB_LIMIT;
 use gemmesh_tests::node::{Node, Options, fresh_mesh};
+#[cfg(target_os = "linux")]
+use gemmesh_tests::wait::until;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -329,6 +333,51 @@ fn the_node_of_this_device_is_found_by_its_data_directory() {
     let (status, _) = node.interrupt();
     assert_eq!(status.code(), Some(0));
     desk.bad("nodes", 3);
+}
+
+#[test]
+fn a_job_that_takes_too_long_is_cancelled() {
+    let desk = Desk::new();
+    let node = desk.node();
+    desk.file("big.npy", &Matrix::random(1_200, 1_200, 3).npy());
+    let error = desk.bad("multiply big.npy big.npy -o c.npy --timeout 1ms", 1);
+    assert!(
+        error.contains("not done after") && error.contains("is cancelled"),
+        "{error}"
+    );
+    assert_eq!(node.api.get("/api/jobs").json()[0]["state"], "cancelled");
+    assert!(!desk.dir.path().join("c.npy").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_cancels_the_job_and_says_so() {
+    let desk = Desk::new();
+    let node = desk.node();
+    desk.file("big.npy", &Matrix::random(2_500, 2_500, 3).npy());
+    let mut command = desk.command("multiply big.npy big.npy -o c.npy");
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    until("the job to be taken", JOB_LIMIT, || {
+        let jobs = node.api.get("/api/jobs").json();
+        jobs[0]["job"]
+            .is_string()
+            .then_some(())
+            .ok_or_else(|| jobs.to_string())
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a child of ours");
+    let output = child.wait_with_output().expect("it ends");
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("stopped; job") && error.contains("is cancelled"),
+        "{error}"
+    );
+    assert_eq!(node.api.get("/api/jobs").json()[0]["state"], "cancelled");
 }
 
 #[test]

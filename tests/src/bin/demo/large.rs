@@ -54,15 +54,15 @@ pub fn run(mesh: &Mesh, dir: &Path) -> Outcome<usize> {
         .flatten()
         .filter(computed)
         .count();
-    let rows: f64 = status["contributions"]
+    let operations: f64 = status["contributions"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(|p| p["operations"].as_f64())
         .sum();
-    if rows != 2.0 * (SIZE as f64).powi(3) {
+    if operations != 2.0 * (SIZE as f64).powi(3) {
         return Err(format!(
-            "the contributions add up to {rows} operations instead of 2·{SIZE}³"
+            "the contributions add up to {operations} operations instead of 2·{SIZE}³"
         ));
     }
     if devices < 2 {
@@ -89,8 +89,7 @@ fn check_rows(a: &[f64], b: &[f64], c: &[f64], size: usize, random: &mut Random)
         }
         for j in 0..size {
             let difference = (c[i * size + j] - sums[j]).abs();
-            // Written so that a NaN is an error too.
-            if !(difference <= bound * sizes[j]) {
+            if difference.is_nan() || difference > bound * sizes[j] {
                 return Err(format!(
                     "C[{i}, {j}] is {} instead of {}",
                     c[i * size + j],
@@ -127,7 +126,8 @@ fn check_vector(a: &[f64], b: &[f64], c: &[f64], size: usize, random: &mut Rando
     // Three sums of `size` terms are rounded on each way; all are bounded by |A|·|B|·|x|.
     let bound = 6.0 * gamma(size);
     for i in 0..size {
-        if !((left[i] - right[i]).abs() <= bound * scale[i]) {
+        let difference = (left[i] - right[i]).abs();
+        if difference.is_nan() || difference > bound * scale[i] {
             return Err(format!(
                 "row {i} of C does not pass the check with a random vector"
             ));
