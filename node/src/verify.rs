@@ -100,11 +100,16 @@ impl Verifier {
             col: rect.col,
             cols: rect.cols,
         };
-        for part in self.header.b.grid().parts(panel) {
-            let block = self.store.read_block(self.b, part.index).await?;
-            probe.project_b(&block, compute::placement(&part))?;
+        loop {
+            for part in self.header.b.grid().parts(panel) {
+                let block = self.store.read_block(self.b, part.index).await?;
+                probe.project_b(&block, compute::placement(&part))?;
+            }
+            // Columns with a NaN or an infinity would leave the others unchecked: once more without.
+            if !probe.second_pass() {
+                return Ok(probe);
+            }
         }
-        Ok(probe)
     }
 
     fn element(&self) -> Element {
