@@ -310,9 +310,9 @@ impl<P: Clone> PageEngine<P> {
     }
 
     /// What this page has done.
-    pub fn contribution(&self, now: Instant) -> PageContribution {
+    pub fn contribution(&self) -> PageContribution {
         let tally = self.worker.tally();
-        let busy = self.worker.busy(now);
+        let busy = self.worker.busy();
         let ms = |span: Span| span.0 as f64 / 1e3;
         let connection = match (self.own, self.refusal) {
             (Own::Member { .. }, _) => Connection::Connected,

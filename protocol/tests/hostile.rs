@@ -55,7 +55,7 @@ proptest! {
                 outputs.push(output);
             }
             let _ = page.poll_timeout();
-            let _ = (page.jobs(), page.devices(), page.contribution(now));
+            let _ = (page.jobs(), page.devices(), page.contribution());
         });
     }
 }

@@ -26,7 +26,7 @@ fn two_nodes_and_a_page_share_one_product() {
         status.seconds
     );
     assert!(status.bytes_floor > 0);
-    let done = sim.page(page).contribution(Instant(sim.now));
+    let done = sim.page(page).contribution();
     let counted = status.contributions.iter();
     let counted = counted.filter(|part| part.device == sim.hosts[page].device);
     assert_eq!(
@@ -296,7 +296,7 @@ fn a_second_device_with_the_same_id_is_refused_while_the_first_is_there() {
     let second = sim.add_page(twin, a);
     let refused = |sim: &Sim| sim.joined.contains(&(second, Err(Refusal::DuplicateId)));
     assert!(sim.run(Span::from_secs(5), refused));
-    let contribution = sim.page(second).contribution(Instant(sim.now));
+    let contribution = sim.page(second).contribution();
     assert_eq!(contribution.refusal, Some(Refusal::DuplicateId));
     // The first falls asleep: the second gets its place.
     sim.vanish(page);

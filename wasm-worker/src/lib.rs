@@ -156,8 +156,8 @@ impl MeshSession {
     }
 
     /// What this page has computed and how it stands with its node.
-    pub fn contribution(&self, now: f64) -> JsValue {
-        plain(&self.0.contribution(instant(now)))
+    pub fn contribution(&self) -> JsValue {
+        plain(&self.0.contribution())
     }
 
     /// The devices of the mesh in the form of `GET /api/nodes`.

@@ -338,8 +338,8 @@ impl Session {
     }
 
     /// What this page has computed and how it stands with its node.
-    pub fn contribution(&self, now: Instant) -> PageContribution {
-        self.engine.contribution(now)
+    pub fn contribution(&self) -> PageContribution {
+        self.engine.contribution()
     }
 
     /// The devices of the mesh in the form of `GET /api/nodes`.

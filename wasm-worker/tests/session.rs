@@ -131,7 +131,7 @@ fn a_tile_is_computed_from_checked_blocks_and_sent_as_one_frame() {
         .map(|x| f64::from_le_bytes(x.try_into().expect("eight bytes")))
         .collect();
     assert_eq!(values, [19.0, 22.0, 43.0, 50.0]);
-    let contribution = page.session.contribution(page.now);
+    let contribution = page.session.contribution();
     assert_eq!(
         (
             contribution.tiles,
@@ -199,7 +199,7 @@ fn a_paused_page_pulls_nothing() {
             .any(|message| matches!(message, Message::Pull { .. })),
         "{said:?}"
     );
-    assert!(page.session.contribution(page.now).paused);
+    assert!(page.session.contribution().paused);
 }
 
 /// A session and what it wanted done since the test last looked.
@@ -244,7 +244,7 @@ impl Page {
         };
         page.hear(Message::Welcome(welcome), &[]);
         page.actions.clear();
-        assert_eq!(page.session.contribution(page.now).node, Some(NODE));
+        assert_eq!(page.session.contribution().node, Some(NODE));
         page
     }
 

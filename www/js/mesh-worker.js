@@ -372,7 +372,7 @@ function tellState() {
 
 /** What this session computed and what earlier ones did. */
 function total() {
-  const now = session.contribution(performance.now());
+  const now = session.contribution();
   const sum = { ...now, last: now.last ?? earlier.last };
   for (const name of ['tiles', 'rows', 'operations', 'kernel_ms', 'busy_ms']) sum[name] += earlier[name];
   sum.mflops = sum.busy_ms > 0 ? sum.operations / sum.busy_ms / 1e3 : 0;

@@ -186,7 +186,8 @@ pub(super) fn push_f64(list: &mut List<f64>) {
             AVX512_F64
         ));
     }
-    if has!("avx2") && has!("fma") {
+    let (avx2, fma) = (has!("avx2"), has!("fma"));
+    if avx2 && fma {
         list.push(kernel!(avx2_fused_f64, "avx2+fma", Class::Fused, AVX2_F64));
         list.push(kernel!(
             avx2_separate_f64,
@@ -212,7 +213,8 @@ pub(super) fn push_f32(list: &mut List<f32>) {
             AVX512_F32
         ));
     }
-    if has!("avx2") && has!("fma") {
+    let (avx2, fma) = (has!("avx2"), has!("fma"));
+    if avx2 && fma {
         list.push(kernel!(avx2_fused_f32, "avx2+fma", Class::Fused, AVX2_F32));
         list.push(kernel!(
             avx2_separate_f32,

@@ -18,6 +18,8 @@ impl<P> Worker<P> {
         let lease = self.leases.get_mut(&key).expect("a slot's lease is held");
         lease.kernel = Span(lease.kernel.0.saturating_add(kernel.0));
         let job = self.jobs.get_mut(&lease.job).expect("a lease has a job");
+        job.busy.add(kernel, now);
+        self.busy.add(kernel, now);
         let header = job.header.as_deref().expect("a lease came with a header");
         let last = lease.current.slab.to == header.a.cols;
         match result {
@@ -32,7 +34,7 @@ impl<P> Worker<P> {
                 let work = Work {
                     kernel: lease.kernel,
                     transfer: lease.transfer,
-                    busy: job.busy.total(now),
+                    busy: job.busy.total,
                 };
                 self.tally.tiles += 1;
                 self.tally.operations = self
@@ -108,8 +110,6 @@ impl<P> Worker<P> {
         lease.slot = Some(slot);
         state.lease = Some(key);
         state.running = Some(now);
-        job.busy.start(now);
-        self.busy.start(now);
         let slab = &lease.current.slab;
         let (from, to) = (slab.from, slab.to);
         self.effects.push_back(Effect::Compute(SlabTask {
@@ -155,11 +155,6 @@ impl<P> Worker<P> {
         let state = self.slots.get_mut(slot as usize)?;
         state.running.take()?;
         state.idle_since = now;
-        self.busy.stop(now);
-        let key = state.lease.expect("what runs has a lease");
-        let job = self.leases[&key].job;
-        let job = self.jobs.get_mut(&job).expect("a lease has a job");
-        job.busy.stop(now);
-        Some(key)
+        Some(state.lease.expect("what runs has a lease"))
     }
 }
