@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build wasm demo run check test bench verify fix clean help
+.PHONY: build wasm windows demo run check test bench verify fix clean help
 
 # Tools that scripts/bootstrap.sh had to build come first, then the person's own.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -30,6 +30,10 @@ target/wasm.stamp: $(WASM_SOURCES)
 	@mkdir -p target
 	@touch $@
 
+windows: wasm ## the program for Windows: target/x86_64-pc-windows-gnu/release/gemmesh.exe
+	@scripts/bootstrap.sh cross
+	@cargo build --release --quiet --target x86_64-pc-windows-gnu -p gemmesh --bin gemmesh
+
 demo: build ## three nodes on this machine share two products, and you see who computed what
 	@target/release/demo
 
@@ -44,8 +48,9 @@ check: wasm ## the inner loop: format, lints, unit tests
 test: ## every test, real processes, networks and browsers included (some steps: make test STEPS="host wasm")
 	@scripts/test.sh $(STEPS)
 
-bench: build ## the kernel's speed on this machine, next to the machine's limit
+bench: build ## the kernel's speed next to this machine's limit, and how long three nodes take for a job
 	@target/release/gemmesh bench
+	@target/release/bench
 
 verify: wasm ## read-only checks: format, lints, docs, no_std, licences, advisories
 	@scripts/verify.sh

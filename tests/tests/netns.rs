@@ -1,0 +1,266 @@
+//! End to end on a network of its own: hosts in network namespaces on one bridge, a browser on one of
+//! them. As in a room: addresses that are not loopback, plain http, mDNS and nothing else to find by.
+#![cfg(target_os = "linux")]
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use gemmesh_tests::browser::Browser;
+use gemmesh_tests::matrices::Matrix;
+use gemmesh_tests::netns::{self, Host, Lan};
+use gemmesh_tests::node::{FIND_LIMIT, JOB_LIMIT, Node, Options, await_mesh, fresh_mesh};
+use gemmesh_tests::raw;
+use gemmesh_tests::wait::{until, until_true};
+use serde_json::{Value, json};
+
+/// A page is online, or has answered, within this.
+const PAGE_LIMIT: Duration = Duration::from_secs(60);
+/// Each device's part of a shared job is at least this share of its operations.
+const SHARE_MIN: f64 = 0.15;
+
+#[test]
+fn two_nodes_and_a_browser_find_each_other_and_share_a_job_of_the_page() {
+    let Some(_turn) = turn() else { return };
+    let mut lan = Lan::new();
+    let (red, blue, client) = (lan.host("red"), lan.host("blue"), lan.host("client"));
+    let mesh = fresh_mesh();
+    let (red, blue) = (start(&red, "red", &mesh), start(&blue, "blue", &mesh));
+    await_mesh(&[&red, &blue], 0);
+
+    let browser = Browser::on(&client);
+    let page = open_page(&browser, &red, "");
+    await_mesh(&[&red, &blue], 1);
+    assert_eq!(browser.script("return isSecureContext", &[]), json!(false));
+    let page_name = page["name"].as_str().expect("a name").to_owned();
+    // Each of the three is of about the same speed: one thread.
+    one_thread(&browser, &red);
+
+    let (rows, inner, cols) = (2_000, 1_500, 1_800);
+    let (job, a, b) = submit_on_page(&browser, [rows, inner, cols]);
+    let status = red.api.done(&job);
+    browser.await_script(
+        "the page to show that it is done",
+        PAGE_LIMIT,
+        "return window.gemmesh.jobs[window.gemmesh.openJob]?.state === 'done' \
+         && document.querySelectorAll('#result-table td').length > 0",
+    );
+    let total = 2.0 * (rows * inner * cols) as f64;
+    for name in ["red", "blue", &page_name] {
+        let share = operations_of(&status, name) / total;
+        assert!(
+            share >= SHARE_MIN,
+            "{name} has only {share:.3} of the operations: {status:#}"
+        );
+    }
+    let told = browser.script("return window.gemmesh.contribution.operations", &[]);
+    assert_eq!(
+        told.as_f64(),
+        Some(operations_of(&status, &page_name)),
+        "the page knows its part"
+    );
+
+    // The operands that the page made up are matrices as any other.
+    let matrix = |id: &str| {
+        let reply = blue.api.get(&format!("/api/matrices/{id}?format=npy"));
+        Matrix::from_npy(&reply.expect(200).body)
+    };
+    Matrix::from_npy(&blue.api.result(&job, "npy")).assert_is_product(&matrix(&a), &matrix(&b));
+}
+
+#[test]
+fn without_multicast_nobody_is_found() {
+    let Some(_turn) = turn() else { return };
+    let mut lan = Lan::new();
+    let hosts = [lan.host("red"), lan.host("blue")];
+    for host in &hosts {
+        host.drop_mdns();
+    }
+    let mesh = fresh_mesh();
+    let nodes = [
+        start(&hosts[0], "red", &mesh),
+        start(&hosts[1], "blue", &mesh),
+    ];
+    // Both have asked and announced themselves several times ...
+    for host in &hosts {
+        until_true("the node to have called for others", FIND_LIMIT, || {
+            host.mdns_dropped() >= 6
+        });
+    }
+    // ... and the network between them works ...
+    let seen = hosts[0].run(|| {
+        raw::request(
+            &nodes[1].api.address,
+            "GET",
+            "/healthz",
+            &[("Host", &nodes[1].api.address)],
+        )
+    });
+    assert_eq!(seen.0, 200, "{}", seen.1);
+    // ... yet neither knows of the other,
+    for node in &nodes {
+        let devices = node.api.devices();
+        assert_eq!(devices.len(), 1, "{devices:?}");
+    }
+    // until multicast comes through.
+    for host in &hosts {
+        host.allow_mdns();
+    }
+    await_mesh(&nodes.each_ref(), 0);
+}
+
+#[test]
+fn a_page_with_plain_simd_works_for_a_default_job_of_another_node() {
+    let Some(_turn) = turn() else { return };
+    let mut lan = Lan::new();
+    let (near, far, client) = (lan.host("near"), lan.host("far"), lan.host("client"));
+    let mesh = fresh_mesh();
+    let (near, far) = (start(&near, "near", &mesh), start(&far, "far", &mesh));
+    await_mesh(&[&near, &far], 0);
+
+    let browser = Browser::on(&client);
+    let page = open_page(&browser, &near, "?build=simd");
+    assert_eq!(page["build"], "simd");
+    await_mesh(&[&near, &far], 1);
+    let page_name = page["name"].as_str().expect("a name").to_owned();
+
+    // The page is attached to one node; the job is run by the other.
+    let (a, b) = (
+        Matrix::random(1_600, 1_200, 21),
+        Matrix::random(1_200, 1_500, 22),
+    );
+    let job = far
+        .api
+        .multiply(&far.api.matrix(&a.npy()), &far.api.matrix(&b.npy()));
+    let status = far.api.done(&job);
+    assert_eq!(status["coordinator"], far.device().as_str());
+    assert!(
+        operations_of(&status, &page_name) > 0.0,
+        "the page has a part: {status:#}"
+    );
+    Matrix::from_npy(&near.api.result(&job, "npy")).assert_is_product(&a, &b);
+
+    // It opened a link of its own to the other node, which its Origin allows: a member served it.
+    let far_address = far.api.address.as_str();
+    let near_origin = format!("http://{}", near.api.address);
+    let link = |origin: &str| {
+        client.run(|| raw::websocket(far_address, "/ws", &[("origin", origin)]).map(|_| ()))
+    };
+    assert_eq!(link(&near_origin), Ok(()), "a page of a member");
+    assert_eq!(
+        link("http://10.83.0.200:8080"),
+        Err(403),
+        "a page of a neighbour that is no member"
+    );
+}
+
+#[test]
+fn a_page_that_goes_away_does_not_hold_up_a_job() {
+    let Some(_turn) = turn() else { return };
+    let mut lan = Lan::new();
+    let (node, client) = (lan.host("node"), lan.host("client"));
+    let node = start(&node, "node", &fresh_mesh());
+    let browser = Browser::on(&client);
+    let page = open_page(&browser, &node, "");
+    node.api.await_devices(2);
+    let page_name = page["name"].as_str().expect("a name").to_owned();
+
+    let (a, b) = (
+        Matrix::random(2_200, 2_000, 31),
+        Matrix::random(2_000, 2_100, 32),
+    );
+    let request = json!({
+        "a": node.api.matrix(&a.npy()), "b": node.api.matrix(&b.npy()), "reproducible": true,
+    });
+    let job = node.api.submit(&request);
+    until("the page to have computed a tile", JOB_LIMIT, || {
+        let status = node.api.job(&job);
+        assert_ne!(status["state"], "done", "the job is long enough");
+        if operations_of(&status, &page_name) > 0.0 {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+    browser.open("about:blank");
+    node.api.done(&job);
+    Matrix::from_npy(&node.api.result(&job, "npy")).assert_is_product(&a, &b);
+    node.api.await_devices(1);
+}
+
+/// A node as a person starts it, with one thread.
+fn start(host: &Host, name: &str, mesh: &str) -> Node {
+    Options::on(host, name, mesh).start()
+}
+
+/// Opens the page of a node and waits until it takes part; what it says of itself.
+fn open_page(browser: &Browser, node: &Node, query: &str) -> Value {
+    browser.open(&format!("http://{}/{query}", node.api.address));
+    browser.await_script(
+        "the page to be online",
+        PAGE_LIMIT,
+        "return window.gemmesh?.connection.phase === 'online' && window.gemmesh.me",
+    )
+}
+
+/// Turns the page's threads down to one, as a person does, and waits until its node knows.
+fn one_thread(browser: &Browser, node: &Node) {
+    browser.script(
+        "const threads = document.querySelector('#threads'); threads.value = 1; \
+         threads.dispatchEvent(new Event('change'))",
+        &[],
+    );
+    until("the page to have one slot", PAGE_LIMIT, || {
+        let devices = node.api.devices();
+        let page = devices.iter().find(|device| device["kind"] == "browser");
+        let one = page.is_some_and(|page| page["slots"] == 1);
+        if one {
+            Ok(())
+        } else {
+            Err(format!("{devices:?}"))
+        }
+    });
+}
+
+/// Submits a random product on the page, as a person does; the job and its operands.
+fn submit_on_page(browser: &Browser, [rows, inner, cols]: [usize; 3]) -> (String, String, String) {
+    for (id, value) in [
+        ("#dim-rows", rows),
+        ("#dim-inner", inner),
+        ("#dim-cols", cols),
+    ] {
+        browser.fill(id, &value.to_string());
+    }
+    browser.click("#fill-random");
+    // The page does not show the ids of what it sends, so the test reads along.
+    browser.script(
+        "window.sent = []; const send = XMLHttpRequest.prototype.send; \
+         XMLHttpRequest.prototype.send = function (body) { \
+           this.addEventListener('load', () => window.sent.push(JSON.parse(this.responseText).id)); \
+           return send.call(this, body); }",
+        &[],
+    );
+    browser.click("#run");
+    let job = browser.await_script(
+        "the page to have submitted",
+        PAGE_LIMIT,
+        "return window.gemmesh.openJob",
+    );
+    let sent = browser.script("return window.sent", &[]);
+    let text = |value: &Value| value.as_str().expect("an id").to_owned();
+    (text(&job), text(&sent[0]), text(&sent[1]))
+}
+
+fn operations_of(status: &Value, name: &str) -> f64 {
+    let list = status["contributions"].as_array().expect("a list");
+    let parts = list.iter().filter(|part| part["name"] == name);
+    parts
+        .map(|part| part["operations"].as_f64().expect("a number"))
+        .sum()
+}
+
+/// These tests share two processors with three devices each: one after the other. `None` when they are
+/// left out.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    netns::available().then(|| TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+}
