@@ -33,7 +33,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         (
             "a .npy of complex numbers",
             npy("'<c16'", "(1, 1)", &[0; 16]),
-            &["c16"],
+            &["complex"],
         ),
         (
             "a .npy of three dimensions",
