@@ -306,7 +306,9 @@ impl App {
         let live = view
             .devices
             .iter()
-            .filter(|entry| entry.kind == DeviceKind::Native && entry.state != DeviceState::Lost);
+            .filter(|entry| entry.kind == DeviceKind::Native && entry.state != DeviceState::Lost)
+            // Another port of this very address is another program.
+            .filter(|entry| entry.device != self.device());
         live.filter_map(|entry| Some(entry.address.parse::<SocketAddr>().ok()?.ip()))
             .collect()
     }
