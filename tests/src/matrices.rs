@@ -185,7 +185,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -195,17 +195,17 @@ impl Random {
 
     /// Uniform in [-1, 1).
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        (self.bits() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
     /// An integer of up to `bits` bits and a sign.
     pub fn integer(&mut self, bits: u32) -> BigInt {
         let mut value = BigInt::from(0);
         for _ in 0..bits.div_ceil(64) {
-            value = (value << 64) + self.next();
+            value = (value << 64) + self.bits();
         }
         value >>= bits.div_ceil(64) * 64 - bits;
-        if self.next() & 1 == 1 { -value } else { value }
+        if self.bits() & 1 == 1 { -value } else { value }
     }
 }
 

@@ -19,7 +19,7 @@ fn hosts_reach_each_other_and_mdns_can_be_cut_alone() {
     }
     let mut lan = Lan::new();
     let (a, b) = (lan.host("a"), lan.host("b"));
-    let receivers = b.run(|| [5353, 5354].map(|port| receiver(port)));
+    let receivers = b.run(|| [5353, 5354].map(receiver));
     let send = |port: u16| {
         a.run(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
