@@ -65,12 +65,25 @@ cargo_tool() {
         *" $version "*) return ;;
     esac
     say "building $package $version (once, some minutes)"
-    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false \
-        cargo install "$package" --version "$version" --locked --quiet \
-        --root "$tools" --target-dir .cache/build >&2 ||
+    mkdir -p target
+    local log=target/setup-$package.log
+    # The versions its authors locked come first; where one of them can not be had (withdrawn, or not on
+    # this network's mirror yet), Cargo chooses the dependencies.
+    install_tool "$package" "$version" --locked >"$log" 2>&1 ||
+        install_tool "$package" "$version" >>"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
         fail "$package $version could not be built." \
             "Check the connection and run: cargo install $package --version $version --locked"
+    }
+}
+
+install_tool() {
+    local package=$1 version=$2
+    shift 2
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false \
+        cargo install "$package" --version "$version" "$@" --quiet \
+        --root "$tools" --target-dir .cache/build
 }
 
 # locked PACKAGE: its version in Cargo.lock.
