@@ -171,6 +171,8 @@ impl Factor {
             Some((file, bytes)) => Source::file(tokio::fs::File::from_std(file), bytes),
             None => Source::stdin(),
         };
+        // Text is f64 here, however many digits it has, unless --dtype says otherwise.
+        let dtype = dtype.or((self.format == Format::Csv).then_some("f64"));
         let sent = client.put_matrix(source, self.format, dtype).await;
         sent.map_err(|error| {
             if error.exit == Exit::Unreachable {

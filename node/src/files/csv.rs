@@ -7,7 +7,7 @@ use std::path::Path;
 use gemmesh_protocol::matrix::{Dtype, ElementType};
 
 use super::bands::RowWriter;
-use super::number::{self, NUMBER_BYTES_MAX, Value, Width};
+use super::number::{self, Digits, NUMBER_BYTES_MAX, Value, Width};
 use super::{ReadOptions, Sink, check_shape, io_error, number_error, show, unprocessable};
 use crate::error::ApiError;
 
@@ -21,10 +21,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// `ragged_csv`, `not_a_number`, `not_integral`, `not_finite`, `integer_too_large`,
 /// `number_too_long`, `bad_encoding`, `empty_matrix`, `too_large`, and the sink's.
 pub fn read(path: &Path, options: ReadOptions, sink: &mut dyn Sink) -> Result<(), ApiError> {
-    let dtype = options.dtype.unwrap_or(Dtype::F64);
     let separator = find_separator(path)?;
-    let (rows, cols, limbs) = measure(path, separator, dtype)?;
-    let element = ElementType { dtype, limbs };
+    let (rows, cols, element) = measure(path, separator, options)?;
+    let dtype = element.dtype;
     check_shape(rows, cols, element)?;
     let mut out = RowWriter::new(sink, rows, cols, element)?;
     let mut fields = Fields::open(path, separator)?;
@@ -54,11 +53,16 @@ fn changed() -> ApiError {
     )
 }
 
-/// Rows, columns and limbs.
-fn measure(path: &Path, separator: Separator, dtype: Dtype) -> Result<(u64, u64, u16), ApiError> {
+/// Rows, columns and the form of the elements.
+fn measure(
+    path: &Path,
+    separator: Separator,
+    options: ReadOptions,
+) -> Result<(u64, u64, ElementType), ApiError> {
     let mut fields = Fields::open(path, separator)?;
     let (mut rows, mut cols, mut in_row) = (0u64, 0u64, 0u64);
     let mut width = Width::default();
+    let mut digits = Digits::new(options.dtype.is_none() && options.keep_digits);
     let mut blank = None;
     while fields.advance()? {
         if fields.blank_line() {
@@ -71,9 +75,10 @@ fn measure(path: &Path, separator: Separator, dtype: Dtype) -> Result<(u64, u64,
             }
             blank = None;
         }
-        if dtype == Dtype::Int {
-            width.see(&fields.value(dtype)?);
+        if options.dtype == Some(Dtype::Int) {
+            width.see(&fields.value(Dtype::Int)?);
         }
+        digits.see(&fields.text);
         in_row += 1;
         if fields.ends_row {
             if rows == 0 {
@@ -85,7 +90,12 @@ fn measure(path: &Path, separator: Separator, dtype: Dtype) -> Result<(u64, u64,
             in_row = 0;
         }
     }
-    Ok((rows, cols, width.limbs().expect("each number is bounded")))
+    let limbs = width.limbs().expect("each number is bounded");
+    let element = match options.dtype {
+        Some(dtype) => ElementType { dtype, limbs },
+        None => digits.element(),
+    };
+    Ok((rows, cols, element))
 }
 
 fn ragged(line: u64, expected: u64, found: u64, separator: Separator) -> ApiError {

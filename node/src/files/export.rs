@@ -225,6 +225,9 @@ pub fn print_json(value: &Value, out: &mut Vec<u8>) {
             b"\"-Infinity\""
         };
         out.extend_from_slice(text);
+    } else if float == 0.0 && float.is_sign_negative() {
+        // `-0` is an integer for many readers, which have no negative zero.
+        out.extend_from_slice(b"-0.0");
     } else {
         number::print(value, out);
     }

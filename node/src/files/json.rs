@@ -1,21 +1,22 @@
-//! Nested arrays of JSON. A number beyond 2^53 that must be exact is written as a string, as are
-//! `NaN`, `Infinity` and `-Infinity`: JSON's own numbers are those of f64 for most readers.
+//! Nested arrays of JSON. Numbers are read digit by digit, so integers of any size are exact; they
+//! may be strings too, as `NaN`, `Infinity` and `-Infinity` must be. Written are integers beyond
+//! 2^53 as strings: JSON's own numbers are those of f64 for most readers.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::Path;
 
 use gemmesh_protocol::matrix::{Dtype, ElementType};
-use num_bigint::BigInt;
 use serde_json::Value as Json;
 
 use super::bands::RowWriter;
-use super::number::{self, NUMBER_BYTES_MAX, NumberError, Value, Width};
+use super::number::{self, Digits, NUMBER_BYTES_MAX, NumberError, Value, Width};
 use super::{ReadOptions, Sink, check_shape, io_error, number_error, unprocessable};
 use crate::error::ApiError;
 
 /// Memory that parsed JSON takes per byte of text, at worst: `[1],` becomes a vector of four
-/// values.
-const MEMORY_PER_BYTE: u64 = 48;
+/// values and the text of a number.
+const MEMORY_PER_BYTE: u64 = 56;
 
 /// Reads a file of JSON into `sink`. It is parsed in memory, of which it may take `memory` bytes.
 ///
@@ -84,12 +85,13 @@ pub fn read(value: &Json, options: ReadOptions, sink: &mut dyn Sink) -> Result<(
         }
         value => (value, None),
     };
-    let dtype = options.dtype.or(own).unwrap_or(Dtype::F64);
+    let wanted = options.dtype.or(own);
     let rows = data
         .as_array()
         .ok_or_else(|| not_nested("it is no array"))?;
     let mut cols = 0;
     let mut width = Width::default();
+    let mut digits = Digits::new(wanted.is_none() && options.keep_digits);
     for (i, row) in rows.iter().enumerate() {
         let row = row
             .as_array()
@@ -104,20 +106,24 @@ pub fn read(value: &Json, options: ReadOptions, sink: &mut dyn Sink) -> Result<(
             ));
         }
         for (j, item) in row.iter().enumerate() {
-            let value = element(item, dtype, i, j)?;
-            if dtype == Dtype::Int {
+            let (text, value) = element(item, wanted.unwrap_or(Dtype::F64), i, j)?;
+            if wanted == Some(Dtype::Int) {
                 width.see(&value);
             }
+            digits.see(text.as_bytes());
         }
     }
     let limbs = width.limbs().expect("each number is bounded");
-    let element_type = ElementType { dtype, limbs };
+    let element_type = match wanted {
+        Some(dtype) => ElementType { dtype, limbs },
+        None => digits.element(),
+    };
     let (count, cols) = (rows.len() as u64, cols as u64);
     check_shape(count, cols, element_type)?;
     let mut out = RowWriter::new(sink, count, cols, element_type)?;
     for (i, row) in rows.iter().enumerate() {
         for (j, item) in row.as_array().expect("checked above").iter().enumerate() {
-            out.push(&element(item, dtype, i, j)?)?;
+            out.push(&element(item, element_type.dtype, i, j)?.1)?;
         }
     }
     Ok(())
@@ -131,58 +137,41 @@ fn not_nested(what: impl std::fmt::Display) -> ApiError {
     )
 }
 
-/// The element that `item` says.
-fn element(item: &Json, dtype: Dtype, row: usize, col: usize) -> Result<Value, ApiError> {
+/// The text and the element that `item` says.
+fn element(
+    item: &Json,
+    dtype: Dtype,
+    row: usize,
+    col: usize,
+) -> Result<(Cow<'_, str>, Value), ApiError> {
     let place = || format!("element [{row}, {col}]");
-    let (value, text) = match item {
-        Json::String(text) if text.len() > NUMBER_BYTES_MAX => {
-            return Err(unprocessable(
-                "number_too_long",
-                format!(
-                    "{}: it has more than {NUMBER_BYTES_MAX} characters",
-                    place()
-                ),
-                "use dtype f64, or scale the elements",
-            ));
+    let (text, number): (Cow<'_, str>, bool) = match item {
+        Json::String(text) => (text.into(), false),
+        Json::Number(number) => (number.as_str().into(), true),
+        other => {
+            let text = other.to_string();
+            let error = NumberError::NotANumber;
+            return Err(number_error(error, &place(), text.as_bytes()));
         }
-        Json::String(text) => (number::parse(text.as_bytes(), dtype), text.clone()),
-        Json::Number(number) => (convert(number, dtype), number.to_string()),
-        other => (Err(NumberError::NotANumber), other.to_string()),
     };
-    value.map_err(|error| match error {
-        NumberError::NotIntegral if inexact(item) => unprocessable(
-            "not_integral",
+    if text.len() > NUMBER_BYTES_MAX {
+        return Err(unprocessable(
+            "number_too_long",
             format!(
-                "{}: {text} was read as a float and may not be exact",
+                "{}: it has more than {NUMBER_BYTES_MAX} characters",
                 place()
             ),
-            "write integers beyond 64 bits as strings: \"123456789012345678901\"",
-        ),
-        error => number_error(error, &place(), text.as_bytes()),
-    })
-}
-
-/// A number in JSON that is a float beyond what f64 holds exactly: its digits are lost.
-fn inexact(item: &Json) -> bool {
-    item.is_f64()
-        && item
-            .as_f64()
-            .is_some_and(|value| value.abs() > 9_007_199_254_740_992.0)
-}
-
-fn convert(number: &serde_json::Number, dtype: Dtype) -> Result<Value, NumberError> {
-    let value = match (number.as_i64(), number.as_u64()) {
-        (Some(value), _) => Value::Int(value),
-        (None, Some(value)) => Value::Big(BigInt::from(value)),
-        (None, None) => {
-            let value = number
-                .as_f64()
-                .expect("a number of JSON is one of the three");
-            if dtype == Dtype::Int && inexact(&Json::Number(number.clone())) {
-                return Err(NumberError::NotIntegral);
-            }
-            Value::F64(value)
-        }
-    };
-    number::convert(value, dtype)
+            "use dtype f64, or scale the elements",
+        ));
+    }
+    match number::parse(text.as_bytes(), dtype) {
+        // JSON has no infinities; digits that mean one are a mistake.
+        Ok(Value::F64(value)) if number && value.is_infinite() => Err(unprocessable(
+            "not_finite",
+            format!("{}: {text} is beyond the largest f64", place()),
+            "write \"Infinity\" if that is meant, or scale the elements",
+        )),
+        Ok(value) => Ok((text, value)),
+        Err(error) => Err(number_error(error, &place(), text.as_bytes())),
+    }
 }

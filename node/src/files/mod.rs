@@ -13,7 +13,8 @@
 //! | mtx | coordinate and array; real, integer, pattern; general, symmetric, skew-symmetric | general array, or coordinate when that is shorter |
 //! | json | nested arrays, or `{data, dtype?}`; digits, `NaN` and `Infinity` as strings | `{rows, cols, dtype, data}` |
 //!
-//! Element types: an `.npy` has its own; `integer` and `pattern` `.mtx` are int; all else is f64.
+//! Element types: an `.npy` has its own; `integer` and `pattern` `.mtx` are int; all else is f64
+//! (but see [`ReadOptions::keep_digits`]).
 //! [`ReadOptions::dtype`] overrides: integers become the nearest float, f64 the nearest f32,
 //! floats become integers only when all of them are integral and finite. Booleans, complex numbers,
 //! strings, records and pickled objects are refused.
@@ -144,6 +145,9 @@ impl Format {
 pub struct ReadOptions {
     /// The element type wanted; `None`: the file's own.
     pub dtype: Option<Dtype>,
+    /// Without a wanted type, text whose elements are all digits becomes int instead of f64 when
+    /// f64 would lose some of the digits: a job may ask for exact integers later.
+    pub keep_digits: bool,
 }
 
 /// Takes the matrix that a reader finds.

@@ -365,7 +365,9 @@ fn read_header(lines: &mut Lines) -> Result<Header, ApiError> {
     if !lines.next()? {
         return Err(bad("it is empty".to_owned()));
     }
-    let banner = String::from_utf8_lossy(&lines.text).to_ascii_lowercase();
+    let first = lines.text.strip_prefix(b"\xef\xbb\xbf");
+    let first = String::from_utf8_lossy(first.unwrap_or(&lines.text));
+    let banner = first.to_ascii_lowercase();
     let words: Vec<&str> = banner.split_ascii_whitespace().collect();
     let ["%%matrixmarket", "matrix", form, field, symmetry] = words[..] else {
         return Err(bad(format!("its first line is {}", show(&lines.text))));
@@ -388,7 +390,9 @@ fn read_header(lines: &mut Lines) -> Result<Header, ApiError> {
             "write real and imaginary part as two files",
         ));
     }
-    if !matches!(field, "real" | "double" | "integer" | "pattern") {
+    // SciPy writes the last of these.
+    let integer = matches!(field, "integer" | "unsigned-integer");
+    if !integer && !matches!(field, "real" | "double" | "pattern") {
         return Err(bad(format!("its field is {}", show(field.as_bytes()))));
     }
     let symmetry = match symmetry {
@@ -448,7 +452,7 @@ fn read_header(lines: &mut Lines) -> Result<Header, ApiError> {
     Ok(Header {
         coordinate,
         pattern: field == "pattern",
-        integer: field == "integer",
+        integer,
         symmetry,
         rows,
         cols,

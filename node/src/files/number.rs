@@ -36,6 +36,58 @@ pub enum NumberError {
     TooLarge,
 }
 
+/// Finds out whether text that names no element type must be read as integers to keep its digits.
+#[derive(Debug)]
+pub struct Digits {
+    /// All elements so far are a sign and digits; the form that they need as integers.
+    whole: Option<Width>,
+    /// f64 does not hold one of them.
+    lost: bool,
+}
+
+impl Digits {
+    /// Looks at the elements when `wanted`, else says that the text is f64.
+    pub fn new(wanted: bool) -> Self {
+        Self {
+            whole: wanted.then(Width::default),
+            lost: false,
+        }
+    }
+
+    /// Takes the element `text` into account. Cost: nothing once an element was no integer.
+    pub fn see(&mut self, text: &[u8]) {
+        let Some(width) = &mut self.whole else {
+            return;
+        };
+        let text = text.trim_ascii();
+        let digits = text.strip_prefix(b"-").or(text.strip_prefix(b"+"));
+        let plain = digits.unwrap_or(text).iter().all(u8::is_ascii_digit);
+        let Some(value) = parse(text, Dtype::Int).ok().filter(|_| plain) else {
+            self.whole = None;
+            return;
+        };
+        width.see(&value);
+        let float = convert(value.clone(), Dtype::F64);
+        let back = float.and_then(|float| convert(float, Dtype::Int));
+        self.lost |= back.map(small) != Ok(value);
+    }
+
+    /// The form of the elements.
+    pub fn element(&self) -> ElementType {
+        let limbs = self.whole.filter(|_| self.lost).and_then(Width::limbs);
+        match limbs {
+            Some(limbs) => ElementType {
+                dtype: Dtype::Int,
+                limbs,
+            },
+            None => ElementType {
+                dtype: Dtype::F64,
+                limbs: 1,
+            },
+        }
+    }
+}
+
 /// Tracks which form integers need.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Width {

@@ -217,32 +217,35 @@ async fn locate(call: &Call, job: JobId) -> Result<Place, ApiError> {
     if app.coordinates(job) {
         return Ok(Place::Here);
     }
-    let mut known = app.job(job);
-    if !call.is_hop() {
-        if let Some(address) = app.coordinator_address(job) {
-            return Ok(Place::There(address));
-        }
-        if known.is_none() {
-            known = peers::find_job(&call.web, job).await;
-            // It may have told of a coordinator that this node knows as a device.
-            let coordinator = known.as_ref().map(|status| status.coordinator);
-            let devices = app.devices();
-            let entry = devices
-                .iter()
-                .find(|entry| Some(entry.device) == coordinator);
-            if let Some(entry) = entry {
-                return Ok(Place::There(entry.address.clone()));
-            }
-        }
+    let known = app.job(job);
+    if call.is_hop() {
+        return known.map_or_else(
+            || Err(missing_job(call, job, Missing::Unknown)),
+            |status| Ok(Place::Lost(Box::new(status))),
+        );
     }
-    known
-        .map(|status| Place::Lost(Box::new(status)))
-        .ok_or_else(|| missing_job(call, job))
+    if let Some(address) = app.coordinator_address(job) {
+        return Ok(Place::There(address));
+    }
+    if let Some(status) = known {
+        return Ok(Place::Lost(Box::new(status)));
+    }
+    let found = peers::find_job(&call.web, job).await;
+    let status = found.map_err(|elsewhere| missing_job(call, job, elsewhere))?;
+    // It may have told of a coordinator that this node knows as a device.
+    let devices = app.devices();
+    let entry = devices
+        .iter()
+        .find(|entry| entry.device == status.coordinator);
+    Ok(match entry {
+        Some(entry) => Place::There(entry.address.clone()),
+        None => Place::Lost(Box::new(status)),
+    })
 }
 
 /// The error for a job that nobody who can be reached knows.
-fn missing_job(call: &Call, job: JobId) -> ApiError {
-    match call.app().store().job_missing(job) {
+fn missing_job(call: &Call, job: JobId, elsewhere: Missing) -> ApiError {
+    match call.app().store().job_missing(job).or(elsewhere) {
         Missing::Expired => ApiError::new(
             410,
             "expired",
@@ -264,7 +267,7 @@ async fn wait_here(call: &Call, job: JobId, wait: Duration) -> Result<JobStatus,
     } else {
         call.app().wait_job(job, wait).await
     };
-    status.ok_or_else(|| missing_job(call, job))
+    status.ok_or_else(|| missing_job(call, job, Missing::Unknown))
 }
 
 /// Passes a call on to the coordinator.

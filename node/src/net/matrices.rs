@@ -76,6 +76,7 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
                 .and_then(Format::from_content_type)
         }
     };
+    check_plain(call)?;
     let store = call.app().store().clone();
     let budget = call
         .app()
@@ -94,6 +95,14 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
     let mut counted = Counted::new(call.web.clone());
     let directory = call.app().config().data_dir.join(UPLOADS);
     let (path, first) = receive(call, directory, budget, &mut counted).await?;
+    if first.is_empty() {
+        return Err(ApiError::new(
+            422,
+            "empty_matrix",
+            "the body is empty",
+            "send the bytes of a .npy, .csv or .mtx file as the body",
+        ));
+    }
     let format = declared.or_else(|| Format::sniff(&first)).ok_or_else(|| {
         ApiError::new(
             422,
@@ -102,7 +111,11 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
             "send one of these, or say which with Content-Type",
         )
     })?;
-    let manifest = store.import(&path, format, ReadOptions { dtype }).await?;
+    let options = ReadOptions {
+        dtype,
+        keep_digits: true,
+    };
+    let manifest = store.import(&path, format, options).await?;
     let id = manifest.id();
     let put = Put {
         id,
@@ -115,6 +128,28 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
     let place = HeaderValue::from_str(&format!("/api/matrices/{id}")).expect("hexadecimal digits");
     response.headers_mut().insert(header::LOCATION, place);
     Ok(response)
+}
+
+/// Refuses bodies in which the file is wrapped in something else.
+fn check_plain(call: &Call) -> Result<(), ApiError> {
+    let value = |name| {
+        let value = call.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or("").trim().to_ascii_lowercase()
+    };
+    let coding = value(header::CONTENT_ENCODING);
+    let what = if value(header::CONTENT_TYPE).starts_with("multipart/") {
+        "a form with parts"
+    } else if !matches!(coding.as_str(), "" | "identity") {
+        "compressed"
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::new(
+        422,
+        "unknown_format",
+        format!("the body is {what}, not a file as it is"),
+        "send the bytes of the file as the body: curl -T a.npy URL",
+    ))
 }
 
 /// Writes the body to a file that is removed when the returned path is dropped. Memory: one piece.
@@ -174,12 +209,12 @@ pub async fn export(
 ) -> Result<Response, ApiError> {
     let store = call.app().store();
     if let Err(missing) = store.manifest(id).await {
-        let missing = missing_matrix(id, &missing);
         if call.is_hop() {
-            return Err(missing);
+            return Err(missing_matrix(id, &missing));
         }
         let path = format!("/api/matrices/{id}?format={}", format.name());
-        return peers::any(&call.web, call.method.clone(), &path, missing).await;
+        let found = peers::any(&call.web, call.method.clone(), &path).await?;
+        return found.map_err(|elsewhere| missing_matrix(id, &missing.or(elsewhere)));
     }
     store.check_export(id, format).await?;
     let mut response = reply::stream(format.content_type(), store.export(id, format));
@@ -197,10 +232,11 @@ pub async fn pull(call: &Call, id: MatrixId) -> Result<Arc<Manifest>, ApiError> 
     let store = call.app().store();
     let missing = match store.manifest(id).await {
         Ok(manifest) => return Ok(manifest),
-        Err(missing) => missing_matrix(id, &missing),
+        Err(missing) => missing,
     };
     let path = format!("/api/matrices/{id}?format={BLOCKS}");
-    let blocks = peers::any_stream(&call.web, &path, missing).await?;
+    let blocks = peers::any_stream(&call.web, &path).await?;
+    let blocks = blocks.map_err(|elsewhere| missing_matrix(id, &missing.or(elsewhere)))?;
     let manifest = store.import_blocks(blocks).await?;
     if manifest.id() != id {
         return Err(ApiError::new(

@@ -14,6 +14,7 @@ use warp::reply::Response;
 use super::call::{HOP, Web};
 use super::{reach, reply};
 use crate::error::ApiError;
+use crate::store::Missing;
 
 /// How long another node may take to answer, besides what it was asked to wait.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -77,58 +78,59 @@ pub fn relay(answer: reqwest::Response) -> Response {
     response
 }
 
-/// The answer of any node that has what `target` names.
+/// The answer of any node that has what `target` names; within, why none has it.
 ///
 /// # Errors
-/// `otherwise` when none has it.
+/// 503 when the node that has it went away.
 pub async fn any(
     web: &Web,
     method: Method,
     target: &str,
-    otherwise: ApiError,
-) -> Result<Response, ApiError> {
-    let Some(address) = holder(web, target).await else {
-        return Err(otherwise);
+) -> Result<Result<Response, Missing>, ApiError> {
+    let address = match holder(web, target).await {
+        Ok(address) => address,
+        Err(missing) => return Ok(Err(missing)),
     };
     match send(web, method, &address, target, Duration::ZERO).await {
-        Ok(answer) => Ok(relay(answer)),
+        Ok(answer) => Ok(Ok(relay(answer))),
         Err(error) => Err(unreachable(&address, &error)),
     }
 }
 
-/// The body of the answer of any node that has what `target` names.
+/// The body of the answer of any node that has what `target` names; within, why none has it.
 ///
 /// # Errors
-/// `otherwise` when none has it; 503 when it could not be fetched.
+/// 503 when it could not be fetched.
 pub async fn any_stream(
     web: &Web,
     target: &str,
-    otherwise: ApiError,
-) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError> {
-    let Some(address) = holder(web, target).await else {
-        return Err(otherwise);
+) -> Result<Result<BoxStream<'static, io::Result<Bytes>>, Missing>, ApiError> {
+    let address = match holder(web, target).await {
+        Ok(address) => address,
+        Err(missing) => return Ok(Err(missing)),
     };
     match send(web, Method::GET, &address, target, Duration::ZERO).await {
-        Ok(answer) if answer.status() == StatusCode::OK => Ok(body(answer).boxed()),
-        Ok(_) => Err(otherwise),
+        Ok(answer) if answer.status() == StatusCode::OK => Ok(Ok(body(answer).boxed())),
+        Ok(_) => Ok(Err(Missing::Unknown)),
         Err(error) => Err(unreachable(&address, &error)),
     }
 }
 
 /// The status of a job that this node has not heard of, from one that has.
-pub async fn find_job(web: &Web, job: JobId) -> Option<JobStatus> {
+///
+/// # Errors
+/// Why none has it.
+pub async fn find_job(web: &Web, job: JobId) -> Result<JobStatus, Missing> {
     let target = format!("/api/jobs/{job}");
     let ask = |address: String| {
         let target = target.clone();
         async move {
-            let answer = send(web, Method::GET, &address, &target, Duration::ZERO)
-                .await
-                .ok()?;
-            if answer.status() != StatusCode::OK {
-                return None;
-            }
-            let status: JobStatus = serde_json::from_slice(&small(answer).await?).ok()?;
-            (status.job == job).then_some(status)
+            let answer = here(send(web, Method::GET, &address, &target, Duration::ZERO).await)?;
+            let bytes = small(answer).await.ok_or(Missing::Unknown)?;
+            let status: Option<JobStatus> = serde_json::from_slice(&bytes).ok();
+            status
+                .filter(|status| status.job == job)
+                .ok_or(Missing::Unknown)
         }
     };
     first(web, ask).await
@@ -144,33 +146,45 @@ pub fn unreachable(address: &str, error: &io::Error) -> ApiError {
     )
 }
 
-/// Where something is that `target` names: the first that does not answer "not here".
-async fn holder(web: &Web, target: &str) -> Option<String> {
+/// Where something is that `target` names.
+async fn holder(web: &Web, target: &str) -> Result<String, Missing> {
     let ask = |address: String| async move {
-        let answer = send(web, Method::HEAD, &address, target, Duration::ZERO)
-            .await
-            .ok()?;
-        let here = match answer.status() {
-            StatusCode::NOT_FOUND | StatusCode::GONE => false,
-            status => !status.is_server_error(),
-        };
-        here.then_some(address)
+        here(send(web, Method::HEAD, &address, target, Duration::ZERO).await)?;
+        Ok(address)
     };
     first(web, ask).await
 }
 
-/// The first node's `Some`.
-async fn first<T, F, R>(web: &Web, ask: F) -> Option<T>
+/// The answer of a node that has what was asked for.
+fn here(answer: io::Result<reqwest::Response>) -> Result<reqwest::Response, Missing> {
+    let answer = answer.map_err(|_| Missing::Unknown)?;
+    match answer.status() {
+        StatusCode::GONE => Err(Missing::Expired),
+        StatusCode::NOT_FOUND => Err(Missing::Unknown),
+        status if status.is_server_error() => Err(Missing::Unknown),
+        _ => Ok(answer),
+    }
+}
+
+/// The first node's `Ok`; else that it expired, if one says so.
+async fn first<T, F, R>(web: &Web, ask: F) -> Result<T, Missing>
 where
     F: Fn(String) -> R,
-    R: Future<Output = Option<T>>,
+    R: Future<Output = Result<T, Missing>>,
 {
     let addresses = web.app.peer_addresses().into_iter().take(ASK_MAX);
     let answers = stream::iter(addresses)
         .map(ask)
         .buffer_unordered(ASK_AT_ONCE);
-    let mut found = std::pin::pin!(answers.filter_map(async |answer| answer));
-    found.next().await
+    let mut answers = std::pin::pin!(answers);
+    let mut missing = Missing::Unknown;
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(found) => return Ok(found),
+            Err(why) => missing = missing.or(why),
+        }
+    }
+    Err(missing)
 }
 
 async fn small(answer: reqwest::Response) -> Option<Vec<u8>> {

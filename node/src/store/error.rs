@@ -21,6 +21,15 @@ pub enum Missing {
 }
 
 impl Missing {
+    /// What is told when nobody has it: what is known here, else what others know.
+    #[must_use]
+    pub fn or(self, elsewhere: Missing) -> Missing {
+        match self {
+            Missing::Unknown => elsewhere,
+            known => known,
+        }
+    }
+
     /// What users are told; `what` is like `the matrix 1234…`.
     pub fn to_api(&self, what: &str) -> ApiError {
         match self {

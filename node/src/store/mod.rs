@@ -201,7 +201,11 @@ impl Store {
         dtype: Option<Dtype>,
     ) -> Result<Manifest, ApiError> {
         let value = value.clone();
-        self.draft(move |draft| files::json::read(&value, ReadOptions { dtype }, draft))
+        let options = ReadOptions {
+            dtype,
+            keep_digits: false,
+        };
+        self.draft(move |draft| files::json::read(&value, options, draft))
             .await
     }
 

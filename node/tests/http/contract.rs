@@ -71,7 +71,7 @@ async fn matrices_are_sent_sniffed_and_named_by_their_content() {
     assert_eq!(body(wide, 201).await["dtype"], json!("f32"));
     for (target, text, status, code) in [
         ("/api/matrices", "1,2\n3\n", 422, "ragged_csv"),
-        ("/api/matrices", "", 422, "unknown_format"),
+        ("/api/matrices", "", 422, "empty_matrix"),
         ("/api/matrices", "\u{0}\u{1}", 422, "unknown_format"),
         ("/api/matrices?dtype=f16", "1\n", 422, "unknown_dtype"),
         ("/api/matrices?format=xls", "1\n", 422, "unknown_format"),

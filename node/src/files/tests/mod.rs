@@ -201,9 +201,26 @@ fn read_bytes(
     dtype: Option<Dtype>,
     memory: u64,
 ) -> Result<Memory, ApiError> {
+    read_with(
+        format,
+        bytes,
+        ReadOptions {
+            dtype,
+            keep_digits: false,
+        },
+        memory,
+    )
+}
+
+fn read_with(
+    format: Format,
+    bytes: &[u8],
+    options: ReadOptions,
+    memory: u64,
+) -> Result<Memory, ApiError> {
     let (_dir, path) = temporary(bytes);
     let mut sink = Memory::empty();
-    read(&path, format, ReadOptions { dtype }, memory, &mut sink)?;
+    read(&path, format, options, memory, &mut sink)?;
     sink.measure();
     Ok(sink)
 }

@@ -94,6 +94,64 @@ fn files_of_others_are_read() {
         None,
         integers(&[["123456789012345678901", "3"]]),
     );
+    check(
+        Format::Json,
+        b"[[123456789012345678901234567890, -1e3, 2.0]]",
+        Some(Dtype::Int),
+        integers(&[["123456789012345678901234567890", "-1000", "2"]]),
+    );
+    check(
+        Format::Mtx,
+        b"\xef\xbb\xbf%%MatrixMarket matrix coordinate unsigned-integer general\n1 1 1\n1 1 18446744073709551615\n",
+        None,
+        integers(&[["18446744073709551615"]]),
+    );
+}
+
+#[test]
+fn text_without_a_type_keeps_digits_that_f64_would_lose() {
+    let kept = |format, text: &str, expected: Memory| {
+        let options = ReadOptions {
+            dtype: None,
+            keep_digits: true,
+        };
+        let found = read_with(format, text.as_bytes(), options, MEMORY);
+        assert_eq!(found.as_ref(), Ok(&expected), "{text:?}");
+    };
+    let long = [["9007199254740993", "-2"]];
+    kept(Format::Csv, "9007199254740993,-2\n", integers(&long));
+    kept(
+        Format::Csv,
+        "+1\n\"123456789012345678901234567890\"\n",
+        integers(&[["1"], ["123456789012345678901234567890"]]),
+    );
+    kept(
+        Format::Json,
+        "[[9007199254740993, \"-2\"]]",
+        integers(&long),
+    );
+    // Without loss, without digits alone, or when not asked for, text is f64.
+    kept(Format::Csv, "1,-2\n", floats(&[[1.0, -2.0]]));
+    kept(
+        Format::Csv,
+        "18446744073709551616\n",
+        floats(&[[2f64.powi(64)]]),
+    );
+    for other in ["0.5", "1e300", "nan", "-inf"] {
+        let text = format!("9007199254740993,{other}\n");
+        let value: f64 = other.parse().unwrap();
+        kept(Format::Csv, &text, floats(&[[9007199254740992.0, value]]));
+    }
+    let text = "[[9007199254740993, 0.5]]";
+    kept(Format::Json, text, floats(&[[9007199254740992.0, 0.5]]));
+    let text = "{\"dtype\": \"f64\", \"data\": [[9007199254740993]]}";
+    kept(Format::Json, text, floats(&[[9007199254740992.0]]));
+    check(
+        Format::Csv,
+        b"9007199254740993\n",
+        None,
+        floats(&[[9007199254740992.0]]),
+    );
 }
 
 #[test]

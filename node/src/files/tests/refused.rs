@@ -498,10 +498,17 @@ fn what_can_not_be_read_is_refused_with_its_code_and_place() {
         ),
         (
             Json,
-            b"[[123456789012345678901]]".to_vec(),
+            b"[[1e400]]".to_vec(),
+            None,
+            "not_finite",
+            "element [0, 0]: 1e+400",
+        ),
+        (
+            Json,
+            b"[[1e400000]]".to_vec(),
             int,
-            "not_integral",
-            "may not be exact",
+            "integer_too_large",
+            "element [0, 0]",
         ),
         (
             Json,

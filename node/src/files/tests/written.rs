@@ -28,7 +28,7 @@ fn elements_are_printed_short() {
     assert_eq!(text(&matrix, Format::Csv), "58,0.1,-0\n1e300,nan,-inf\n");
     assert_eq!(
         text(&matrix, Format::Json),
-        "{\"rows\":2,\"cols\":3,\"dtype\":\"f64\",\"data\":[[58,0.1,-0],[1e300,\"NaN\",\"-Infinity\"]]}\n"
+        "{\"rows\":2,\"cols\":3,\"dtype\":\"f64\",\"data\":[[58,0.1,-0.0],[1e300,\"NaN\",\"-Infinity\"]]}\n"
     );
     assert_eq!(
         text(&matrix, Format::Mtx),
