@@ -6,9 +6,12 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// The HTTP status: 400, 403, 404, 409, 410, 413, 422, 429 or 503.
+    /// The HTTP status: 400, 403, 404, 405, 409, 410, 413, 422, 429 or 503.
     #[serde(skip)]
     pub status: u16,
+    /// With 405: the methods that are offered.
+    #[serde(skip)]
+    pub allow: &'static [&'static str],
     /// A stable word for programs, such as `dimension_mismatch`.
     pub code: &'static str,
     /// Names the input and what is wrong with it.
@@ -27,6 +30,7 @@ impl ApiError {
     ) -> Self {
         Self {
             status,
+            allow: &[],
             code,
             message: message.into(),
             hint: hint.into(),

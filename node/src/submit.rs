@@ -14,7 +14,7 @@ use crate::app::{App, SubmitRequest, Submitted};
 use crate::driver::{Event, Job};
 use crate::error::ApiError;
 use crate::os;
-use crate::store::Missing;
+use crate::store::{Missing, StoreError};
 
 /// Checks `request`, makes the job durable and hands it to the engine.
 ///
@@ -98,14 +98,7 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
     app.store()
         .insert_job(&header, submitted, &token)
         .await
-        .map_err(|error| {
-            ApiError::new(
-                503,
-                "not_stored",
-                format!("the job could not be made durable: {error}"),
-                "look at the disk of this node: space, permissions, health",
-            )
-        })?;
+        .map_err(not_stored)?;
     let job = header.job;
     let (reply, taken) = oneshot::channel();
     let header = Arc::new(header);
@@ -161,6 +154,19 @@ async fn converted(
         return Ok(manifest);
     }
     app.store().convert(id, dtype).await.map(Arc::new)
+}
+
+/// Why a job was not taken: its result needs room.
+fn not_stored(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Full { .. } | StoreError::DiskFull => error.into(),
+        error => ApiError::new(
+            503,
+            "not_stored",
+            format!("the job could not be made durable: {error}"),
+            "look at the disk of this node: space, permissions, health",
+        ),
+    }
 }
 
 /// The form of C's elements: for integers as many limbs as the largest possible element needs.

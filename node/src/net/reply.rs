@@ -54,7 +54,16 @@ pub fn error(error: &ApiError) -> Response {
         error: &'a ApiError,
     }
     let status = StatusCode::from_u16(error.status).expect("an ApiError has a status of HTTP");
-    json(status, &Body { error })
+    let mut response = json(status, &Body { error });
+    if !error.allow.is_empty() {
+        let mut methods = error.allow.join(", ");
+        if error.allow.contains(&"GET") {
+            methods.push_str(", HEAD");
+        }
+        let methods = HeaderValue::from_str(&methods).expect("plain characters");
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
+    response
 }
 
 /// A path that leads nowhere.
@@ -71,12 +80,15 @@ pub fn no_such_route(path: &str) -> ApiError {
 /// A method that a path does not have.
 pub fn method_not_allowed(method: &str, allowed: &'static [&'static str]) -> ApiError {
     let method: String = method.chars().take(20).collect();
-    ApiError::new(
-        405,
-        "method_not_allowed",
-        format!("{method} is not offered here"),
-        format!("use {}", allowed.join(" or ")),
-    )
+    ApiError {
+        allow: allowed,
+        ..ApiError::new(
+            405,
+            "method_not_allowed",
+            format!("{method} is not offered here"),
+            format!("use {}", allowed.join(" or ")),
+        )
+    }
 }
 
 /// A body that is sent as it is made, no faster than it is read.

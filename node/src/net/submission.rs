@@ -92,6 +92,8 @@ impl Submission {
             Some(Value::String(name)) => job_name(&name)?,
             Some(_) => return Err(wrong_type("name", "text")),
         };
+        // What is null is not asked for.
+        fields.retain(|field, value| !(value.is_null() && LATER.contains(&field.as_str())));
         if let Some(field) = fields.keys().find(|field| LATER.contains(&field.as_str())) {
             return Err(matrices::not_offered(field));
         }
@@ -173,7 +175,7 @@ mod tests {
     fn a_whole_submission_is_read() {
         let body = format!(
             r#"{{"a": "{ID}", "b": [[1, 2], [3, 4]], "dtype": "int", "mode": "plain",
-                "reproducible": true, "name": "tab\tand \u001b[31mred"}}"#
+                "reproducible": true, "name": "tab\tand \u001b[31mred", "stragglers": null}}"#
         );
         let submission = Submission::parse(body.as_bytes()).expect("it is right");
         assert_eq!(submission.a, Factor::Stored(ID.parse().expect("an id")));
