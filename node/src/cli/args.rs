@@ -32,6 +32,7 @@ const TEMPLATE: &str = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-
     version = super::version::line(),
     before_help = EXAMPLES,
     help_template = TEMPLATE,
+    override_usage = "gemmesh [OPTIONS]\n       gemmesh <COMMAND>",
     args_conflicts_with_subcommands = true,
     after_help = "`gemmesh` alone takes the options of `gemmesh serve`; each can also be set as GEMMESH_OPTION.\n\
                   Exit codes: 0 done, 1 the job failed, 2 bad usage or bad input, 3 no node reached.",

@@ -81,6 +81,8 @@ impl From<ApiError> for CliError {
 /// The error that a node's answer means.
 pub fn from_status(status: u16, message: String, hint: String) -> CliError {
     let exit = match status {
+        // The input is fine, the job is not: it runs still, failed or was cancelled.
+        409 => Exit::Failed,
         400..=428 | 430..=499 => Exit::Usage,
         _ => Exit::Failed,
     };
@@ -100,6 +102,7 @@ mod tests {
         for (status, exit) in [
             (400, Exit::Usage),
             (404, Exit::Usage),
+            (409, Exit::Failed),
             (413, Exit::Usage),
             (422, Exit::Usage),
             (429, Exit::Failed),
