@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import numpy as np
@@ -71,5 +72,45 @@ for kind in ["i1", "i2", "i4", "u1", "u2", "u4", ">i4"]:
     whole = [np.abs(random.integers(0, 100, m.shape)).astype(kind) for m in (a, b)]
     got = over_http(*whole)
     assert (got == whole[0].astype("i8") @ whole[1].astype("i8")).all(), kind
+
+# NaN and infinities go where IEEE 754 takes them, whatever the other elements are.
+for dtype in ("f8", "f4"):
+    for rows, inner, cols in [(2, 3, 2), (70, 65, 90), (300, 40, 280), (1, 3000, 1)]:
+        a = random.integers(-3, 4, (rows, inner)).astype(dtype)
+        b = random.integers(-3, 4, (inner, cols)).astype(dtype)
+        for m in (a, b):
+            for special in (np.nan, np.inf, -np.inf, -0.0):
+                m[random.integers(0, m.shape[0], 2), random.integers(0, m.shape[1], 2)] = special
+        with np.errstate(invalid="ignore"):
+            # Term by term: a library may leave out what is multiplied by zero.
+            wanted = sum(np.multiply.outer(a[:, k], b[k]) for k in range(inner))
+        for fields in ({}, {"reproducible": True}):
+            got = over_http(a, b, **fields)
+            # Sums of small integers are exact, so nothing is left to rounding.
+            assert np.array_equal(got, wanted, equal_nan=True), (dtype, rows, inner, cols, fields)
+
+# The largest and smallest numbers, and those below the normal ones.
+for dtype in ("f8", "f4"):
+    info = np.finfo(dtype)
+    a = np.array([[info.max, info.tiny], [info.smallest_subnormal, -0.0]], dtype)
+    b = np.array([[2, -0.5], [1, 0.5]], dtype)
+    with np.errstate(over="ignore"):
+        wanted = np.multiply.outer(a[:, 0], b[0]) + np.multiply.outer(a[:, 1], b[1])
+    got = over_http(a, b)
+    assert np.array_equal(got, wanted), (dtype, got, wanted)
+
+# Unsigned integers of 64 bits, and what no element type holds.
+whole = np.array([[2**64 - 1, 0], [1, 2**63]], "u8")
+got = over_http(whole, np.eye(2, dtype="i8"))
+assert got.dtype == np.dtype("u8") and (got == whole).all(), got
+for other in [np.eye(2) > 0, np.eye(2, dtype="f2"), np.eye(2, dtype="c16"), np.zeros(3), np.zeros((1, 2, 3)), np.array(5.0)]:
+    try:
+        put(other)
+    except urllib.error.HTTPError as error:
+        assert error.code == 422, (other, error.code)
+        said = json.load(error)["error"]
+        assert all(said[part] for part in ("code", "message", "hint")), said
+    else:
+        raise AssertionError(other)
 
 print("all agree")
