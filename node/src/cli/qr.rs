@@ -46,7 +46,7 @@ mod tests {
         let at = |x: usize, y: usize| {
             let printed = match lines[y / 2][x] {
                 '█' => true,
-                '▀' => y % 2 == 0,
+                '▀' => y.is_multiple_of(2),
                 '▄' => y % 2 == 1,
                 ' ' => false,
                 other => panic!("{other:?}"),
