@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build wasm windows demo run check test bench verify fix clean help
+.PHONY: build wasm windows demo run check test bench bench-kernel verify fix clean help
 
 # Tools that scripts/bootstrap.sh had to build come first, then the person's own.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -52,6 +52,10 @@ bench: build ## the kernel's speed next to this machine's limit, and how long th
 	@target/release/gemmesh bench
 	@target/release/bench
 
+bench-kernel: ## the kernel next to other libraries, in one run (parts: make bench-kernel ARGS="floats exact")
+	@scripts/bootstrap.sh rust cc python flint
+	@cargo run --release --quiet --locked --manifest-path kernel/peers/Cargo.toml --target-dir target/peers -- $(ARGS)
+
 verify: wasm ## read-only checks: format, lints, docs, no_std, licences, advisories
 	@scripts/verify.sh
 
@@ -63,4 +67,4 @@ clean: ## removes what was built, tools included
 	@rm -rf target www/wasm .cache
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

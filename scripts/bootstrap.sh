@@ -3,7 +3,7 @@
 #
 #   scripts/bootstrap.sh NEED...
 #
-# Needs: rust cc wasm browser netns python cross nostd deny
+# Needs: rust cc wasm browser netns python flint cross nostd deny
 # What is there is only looked at, so a second run takes a moment. Cargo's tools go to .cache/tools in
 # the checkout, so that no program of the person's is replaced; system packages come from apt-get when
 # this is Debian and we are root. Otherwise it says what is missing and how to get it, and fails.
@@ -16,6 +16,7 @@ export PATH=$tools/bin:$PATH:$HOME/.cargo/bin
 
 wasm_pack_version=0.15.1
 cargo_deny_version=0.20.2
+flint_version=0.9.0
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -130,6 +131,15 @@ need_python() {
         fail "NumPy could not be installed into $python." "Check the connection and try again."
 }
 
+need_flint() {
+    need_python
+    "$python/bin/python" -c 'import flint' 2>/dev/null && return
+    say "installing FLINT into $python"
+    "$python/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        "python-flint==$flint_version" >&2 ||
+        fail "python-flint could not be installed into $python." "Check the connection and try again."
+}
+
 need_cross() {
     need_rust
     local missing=()
@@ -157,7 +167,7 @@ need_deny() {
 
 for need in "$@"; do
     case $need in
-        rust | cc | wasm | browser | netns | python | cross | nostd | deny) "need_$need" ;;
-        *) fail "no such need: $need" "One of: rust cc wasm browser netns python cross nostd deny." ;;
+        rust | cc | wasm | browser | netns | python | flint | cross | nostd | deny) "need_$need" ;;
+        *) fail "no such need: $need" "One of: rust cc wasm browser netns python flint cross nostd deny." ;;
     esac
 done

@@ -25,7 +25,7 @@ case ${1-} in
         target=aarch64-unknown-linux-gnu
         export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
         export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-        cargo test --quiet --target $target "${quick[@]}" -p gemmesh-kernel --lib || failed=1
+        cargo test --quiet --target $target "${quick[@]}" -p gemmesh-kernel --lib --test bits || failed=1
         cargo build --quiet --target $target "${quick[@]}" -p gemmesh --bin gemmesh
         gemmesh=(qemu-aarch64 -L /usr/aarch64-linux-gnu target/$target/debug/gemmesh)
         version=$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)

@@ -4,6 +4,7 @@
 //! Source of the idea: Dumas, Giorgi, Pernet, *Dense Linear Algebra over Word-Size Prime Fields: the
 //! FFLAS and FFPACK Packages*, ACM TOMS 35(3), 2008 (delayed reduction).
 
+use crate::arch::widest;
 use crate::gemm::{Class, Workspace, matmul};
 use crate::integer::power_mod;
 use crate::matrix::{KernelError, MatMut, MatRef};
@@ -11,7 +12,7 @@ use crate::matrix::{KernelError, MatMut, MatRef};
 /// Primes are below this, so that [`TERMS`] products of balanced residues stay below 2^53.
 pub const PRIME_LIMIT: u32 = (1 << 23) - (1 << 15);
 
-/// Terms that are summed before a reduction.
+/// Terms that are summed before a reduction, for the largest primes; see [`Modulus::terms`].
 pub const TERMS: usize = 512;
 
 /// Where [`Modulus::reduce`] ends.
@@ -66,6 +67,19 @@ impl Modulus {
         x - quotient * self.p
     }
 
+    /// [`Self::reduce`] for every element.
+    fn reduce_all(&self, c: &mut MatMut<'_, f64>) {
+        c.for_each_row(|row| reduce_row(self, row), |x| *x = self.reduce(*x));
+    }
+
+    /// How many products of two residues, and a residue, [`Self::reduce`] can take in one sum: at least
+    /// [`TERMS`], and more for smaller primes (32,767 at 20 bits).
+    pub fn terms(&self) -> usize {
+        let residue = u64::from(self.prime) / 2 + 2;
+        let terms = (REDUCIBLE - residue) / (residue * residue);
+        usize::try_from(terms).unwrap_or(usize::MAX)
+    }
+
     /// `x^-1` for a residue x that is not 0.
     pub fn invert(&self, x: u32) -> u32 {
         power_mod(
@@ -78,6 +92,15 @@ impl Modulus {
     /// The balanced residue of an unsigned integer.
     pub fn balanced(&self, x: u64) -> f64 {
         self.reduce((x % u64::from(self.prime)) as f64)
+    }
+}
+
+widest! {
+    /// [`Modulus::reduce`] for every element.
+    fn reduce_row(modulus: &Modulus, row: &mut [f64]) {
+        for x in row {
+            *x = modulus.reduce(*x);
+        }
     }
 }
 
@@ -101,7 +124,7 @@ pub fn primes() -> impl Iterator<Item = Modulus> {
 ///
 /// A is rows × inner, B is inner × cols, C is rows × cols; every element an integer of magnitude at
 /// most p/2 + 2, as [`Modulus::reduce`] gives. The result is such residues again. Sums are reduced
-/// once per [`TERMS`] terms. Cost: the product in `f64` plus one pass over C per [`TERMS`] of inner.
+/// once per [`Modulus::terms`]. Cost: the product in `f64` plus one pass over C for each reduction.
 ///
 /// # Errors
 /// As [`matmul`].
@@ -114,16 +137,17 @@ pub fn matmul_mod(
     workspace: &mut Workspace,
 ) -> Result<(), KernelError> {
     let inner = a.cols();
-    if inner <= TERMS {
+    let terms = modulus.terms();
+    if inner <= terms {
         matmul(Class::Any, accumulate, a, b, c.reborrow(), workspace)?;
-        c.for_each(|x| *x = modulus.reduce(*x));
+        modulus.reduce_all(&mut c);
         return Ok(());
     }
     let (rows, cols) = (a.rows(), b.cols());
     // The sizes are checked before C is touched.
     crate::matrix::same("rows of B (expected: columns of A)", inner, b.rows())?;
     // Nearly equal parts: a short last one would cost a pass over C all the same.
-    let part = inner.div_ceil(inner.div_ceil(TERMS));
+    let part = inner.div_ceil(inner.div_ceil(terms));
     for start in (0..inner).step_by(part) {
         let depth = part.min(inner - start);
         matmul(
@@ -134,7 +158,7 @@ pub fn matmul_mod(
             c.reborrow(),
             workspace,
         )?;
-        c.for_each(|x| *x = modulus.reduce(*x));
+        modulus.reduce_all(&mut c);
     }
     Ok(())
 }

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | [`matrix`] | views with strides, the error type |
 //! | [`gemm`] | `C = A·B`, `C += A·B` in `f64` and `f32`: classes, micro-kernels, the five loops |
-//! | [`field`] | products modulo one prime |
+//! | [`field`] | products modulo one prime, on residues in `f64` |
+//! | [`modular`] | products of words modulo any number |
 //! | [`exact`] | products of integers of any size |
 //! | [`tile`] | one tile of a job: bytes in, bytes out |
 //! | [`verify`] | is this product right? with a secret random vector |
@@ -58,6 +59,7 @@ pub mod gemm;
 mod integer;
 pub mod matrix;
 mod microkernel;
+pub mod modular;
 pub mod naive;
 mod pack;
 pub mod peak;

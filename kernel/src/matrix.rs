@@ -259,6 +259,19 @@ impl<'a, T> MatRef<'a, T> {
         })
     }
 
+    /// Row i where its elements are contiguous (or fewer than two).
+    pub(crate) fn row(&self, i: usize) -> Option<&'a [T]> {
+        if self.col_stride != 1 && self.cols > 1 || i >= self.rows {
+            return None;
+        }
+        let start = if self.cols == 0 {
+            0
+        } else {
+            i * self.row_stride
+        };
+        Some(&self.data[start..start + self.cols])
+    }
+
     pub(crate) fn as_ptr(&self) -> *const T {
         self.data.as_ptr()
     }
@@ -407,6 +420,33 @@ impl<'a, T> MatMut<'a, T> {
                     .for_each(&mut change);
             }
         }
+    }
+
+    /// Calls `row` with each row where rows are contiguous, else `element` with each element.
+    pub(crate) fn for_each_row(
+        &mut self,
+        mut row: impl FnMut(&mut [T]),
+        element: impl FnMut(&mut T),
+    ) {
+        if self.col_stride != 1 && self.cols > 1 {
+            return self.for_each(element);
+        }
+        for i in 0..if self.cols == 0 { 0 } else { self.rows } {
+            row(&mut self.data[i * self.row_stride..][..self.cols]);
+        }
+    }
+
+    /// Row i where its elements are contiguous (or fewer than two).
+    pub(crate) fn row_mut(&mut self, i: usize) -> Option<&mut [T]> {
+        if self.col_stride != 1 && self.cols > 1 || i >= self.rows {
+            return None;
+        }
+        let start = if self.cols == 0 {
+            0
+        } else {
+            i * self.row_stride
+        };
+        Some(&mut self.data[start..start + self.cols])
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {

@@ -1,6 +1,9 @@
 //! The bits of a product are part of the contract: these were computed once and must come out on every
 //! device, whatever its instance.
 
+#[path = "common/sample.rs"]
+mod sample;
+
 use gemmesh_kernel::{Class, Element, Placement, TileProduct, TileSpec};
 
 /// FNV-1a, 64 bits.
@@ -87,4 +90,22 @@ fn every_device_gets_the_same_bits() {
         0xa7af_fa4c_59ce_0b72,
     ];
     assert_eq!(found, expected, "{found:#018x?}");
+}
+
+#[test]
+fn random_products_of_doubles_have_the_recorded_bits() {
+    println!("seed {:#x}, {} products", sample::SEED, sample::CASES);
+    sample::floats_have_the_recorded_bits::<f64>();
+}
+
+#[test]
+fn random_products_of_singles_have_the_recorded_bits() {
+    println!("seed {:#x}, {} products", sample::SEED, sample::CASES);
+    sample::floats_have_the_recorded_bits::<f32>();
+}
+
+#[test]
+fn random_products_of_integers_have_the_recorded_bits() {
+    println!("seed {:#x}, {} products", sample::SEED, sample::CASES);
+    sample::integers_have_the_recorded_bits();
 }

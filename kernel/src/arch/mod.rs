@@ -1,8 +1,12 @@
 //! The instances of the micro-kernel. This file is the only one that asks for the architecture.
 
 mod portable;
+mod widest;
 
 pub(crate) use portable::NAME as PORTABLE;
+pub(crate) use widest::widest;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use widest::{Level, level};
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
