@@ -2,7 +2,6 @@
 //! its vector, its MR × NR and its block sizes.
 
 use crate::gemm::{Class, Scalar};
-use crate::pack::pack;
 
 /// A vector register of one instance, with the multiply-add of one class.
 ///
@@ -12,6 +11,10 @@ use crate::pack::pack;
 pub(crate) trait Vector<T>: Copy {
     /// Elements in a register.
     const LANES: usize;
+
+    /// Steps of k in one round of the micro-kernel's loop. Where the multiply-adds are so wide that a
+    /// step takes few cycles, counting it takes a part of them.
+    const UNROLL: usize = 1;
 
     /// All lanes `value`.
     ///
@@ -60,7 +63,7 @@ pub struct Blocking {
 pub(crate) type Run<T> =
     unsafe fn(depth: usize, a: *const T, b: *const T, c: *mut T, row_stride: usize, load: bool);
 
-/// See [`pack`].
+/// See [`pack`](crate::pack::pack).
 pub(crate) type Pack<T> = unsafe fn(*const T, usize, usize, usize, usize, *mut T);
 
 /// One instance of the micro-kernel, for one class. Having the value proves that this CPU can run
@@ -84,7 +87,7 @@ impl<T: Scalar> Kernel<T> {
     /// The constructor for instances.
     ///
     /// # Safety
-    /// This CPU can execute `run` and `peak`, and `run[v - 1]` keeps the contract of [`run`] for MR rows
+    /// This CPU can execute `run`, `pack_a`, `pack_b` and `peak`; the packing is [`pack`](crate::pack::pack) for MR and NR lanes; and `run[v - 1]` keeps the contract of [`run`] for MR rows
     /// and `v` vectors of `lanes` elements out of panels of NR columns.
     pub(crate) const unsafe fn new<const MR: usize, const NR: usize>(
         name: &'static str,
@@ -92,6 +95,7 @@ impl<T: Scalar> Kernel<T> {
         blocking: Blocking,
         lanes: usize,
         run: [Run<T>; MAX_VECTORS],
+        (pack_a, pack_b): (Pack<T>, Pack<T>),
         peak: fn(u64) -> u64,
     ) -> Self {
         assert!(
@@ -114,8 +118,8 @@ impl<T: Scalar> Kernel<T> {
             blocking,
             run,
             lanes,
-            pack_a: pack::<T, MR>,
-            pack_b: pack::<T, NR>,
+            pack_a,
+            pack_b,
             peak,
         }
     }
@@ -193,14 +197,7 @@ pub(crate) unsafe fn run<
                 }
             }
         }
-        // The next tile of this column of tiles, while there is time.
-        for i in 0..MR {
-            let row = c.wrapping_add((MR + i) * row_stride);
-            for j in 0..NV {
-                V::prefetch(row.wrapping_add(j * V::LANES));
-            }
-        }
-        for _ in 0..depth {
+        let step = |acc: &mut [[V; NV]; MR], a: *const T, b: *const T| {
             let mut row_of_b = [V::splat(zero); NV];
             for (j, lane) in row_of_b.iter_mut().enumerate() {
                 *lane = V::load(b.add(j * V::LANES));
@@ -211,6 +208,23 @@ pub(crate) unsafe fn run<
                     *lane = V::multiply_add(element, row_of_b[j], *lane);
                 }
             }
+        };
+        // The tile below is next.
+        for i in 0..MR {
+            let row = c.wrapping_add((MR + i) * row_stride);
+            for j in 0..NV {
+                V::prefetch(row.wrapping_add(j * V::LANES));
+            }
+        }
+        for _ in 0..depth / V::UNROLL {
+            for at in 0..V::UNROLL {
+                step(&mut acc, a.add(at * MR), b.add(at * PANEL * V::LANES));
+            }
+            a = a.add(V::UNROLL * MR);
+            b = b.add(V::UNROLL * PANEL * V::LANES);
+        }
+        for _ in 0..depth % V::UNROLL {
+            step(&mut acc, a, b);
             a = a.add(MR);
             b = b.add(PANEL * V::LANES);
         }

@@ -15,6 +15,7 @@
 /// # Safety
 /// Every element of the block must be readable at `src` as above, and `dst` must have room for
 /// `ceil(lanes / R)·R·depth` elements and not overlap the block.
+#[inline(always)]
 pub(crate) unsafe fn pack<T: Copy + Default, const R: usize>(
     src: *const T,
     lane_stride: usize,
@@ -43,22 +44,55 @@ pub(crate) unsafe fn pack<T: Copy + Default, const R: usize>(
             let panel = dst.add(first * depth);
             let src = src.add(first * lane_stride);
             let count = R.min(lanes - first);
-            if count == R {
-                for p in 0..depth {
-                    for lane in 0..R {
-                        *panel.add(p * R + lane) = *src.add(lane * lane_stride + p * depth_stride);
+            let mut done = 0;
+            if depth_stride == 1 && lane_stride != 1 {
+                // Squares of SQUARE × SQUARE, so that both sides are read and written as vectors.
+                done = count / SQUARE * SQUARE;
+                for lane in (0..done).step_by(SQUARE) {
+                    let (src, panel) = (src.add(lane * lane_stride), panel.add(lane));
+                    let squares = depth / SQUARE * SQUARE;
+                    for p in (0..squares).step_by(SQUARE) {
+                        transpose::<T, R>(src.add(p), lane_stride, panel.add(p * R));
                     }
-                }
-            } else {
-                for p in 0..depth {
-                    for lane in 0..count {
-                        *panel.add(p * R + lane) = *src.add(lane * lane_stride + p * depth_stride);
-                    }
-                    for lane in count..R {
-                        *panel.add(p * R + lane) = T::default();
+                    for p in squares..depth {
+                        for l in 0..SQUARE {
+                            *panel.add(p * R + l) = *src.add(l * lane_stride + p);
+                        }
                     }
                 }
             }
+            if done == R {
+                continue;
+            }
+            for p in 0..depth {
+                for lane in done..count {
+                    *panel.add(p * R + lane) = *src.add(lane * lane_stride + p * depth_stride);
+                }
+                for lane in count..R {
+                    *panel.add(p * R + lane) = T::default();
+                }
+            }
+        }
+    }
+}
+
+/// The edge of the squares that are transposed in registers.
+const SQUARE: usize = 4;
+
+/// `to[p·R + l] = src[l·stride + p]` for l, p < [`SQUARE`].
+///
+/// # Safety
+/// Those elements are readable and writable.
+#[inline(always)]
+unsafe fn transpose<T: Copy, const R: usize>(src: *const T, stride: usize, to: *mut T) {
+    // SAFETY: the caller's guarantee.
+    unsafe {
+        let rows: [[T; SQUARE]; SQUARE] =
+            core::array::from_fn(|l| src.add(l * stride).cast::<[T; SQUARE]>().read_unaligned());
+        let columns: [[T; SQUARE]; SQUARE] =
+            core::array::from_fn(|p| core::array::from_fn(|l| rows[l][p]));
+        for (p, column) in columns.into_iter().enumerate() {
+            to.add(p * R).cast::<[T; SQUARE]>().write_unaligned(column);
         }
     }
 }

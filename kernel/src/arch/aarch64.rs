@@ -107,6 +107,7 @@ macro_rules! kernel {
                 $blocking,
                 $module::LANES,
                 $module::RUN,
+                $module::PACK,
                 $module::peak,
             )
         }

@@ -105,6 +105,22 @@ macro_rules! instance {
                 }
             }
 
+            /// # Safety
+            /// As [`crate::pack::pack`].
+            $(#[$attribute])*
+            unsafe fn pack<const R: usize>(
+                src: *const $scalar,
+                lane_stride: usize,
+                depth_stride: usize,
+                lanes: usize,
+                depth: usize,
+                dst: *mut $scalar,
+            ) {
+                // SAFETY: the caller keeps the contract.
+                unsafe { crate::pack::pack::<$scalar, R>(src, lane_stride, depth_stride, lanes, depth, dst) }
+            }
+
+            pub(super) const PACK: (microkernel::Pack<$scalar>, microkernel::Pack<$scalar>) = (pack::<MR>, pack::<NR>);
             pub(super) const LANES: usize = <$vector as Vector<$scalar>>::LANES;
             pub(super) const RUN: [microkernel::Run<$scalar>; microkernel::MAX_VECTORS] = [run::<1>, run::<2>, run::<3>, run::<4>];
 

@@ -69,6 +69,7 @@ macro_rules! kernel {
                 BLOCKING,
                 $module::LANES,
                 $module::RUN,
+                $module::PACK,
                 $module::peak,
             )
         }

@@ -92,6 +92,7 @@ macro_rules! kernel {
                 $blocking,
                 $module::LANES,
                 $module::RUN,
+                $module::PACK,
                 $module::peak,
             )
         }

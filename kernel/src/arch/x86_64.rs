@@ -28,6 +28,7 @@ macro_rules! vector {
         // `Vector` method guarantees, and unaligned memory that it guarantees too.
         impl<const FUSED: bool> Vector<$scalar> for $name<FUSED> {
             const LANES: usize = $lanes;
+            const UNROLL: usize = 4;
 
             #[inline(always)]
             unsafe fn splat(value: $scalar) -> Self {
@@ -133,14 +134,19 @@ instance!(avx2_separate_f32, f32, F32x8<false>, mr = 6, nv = 2, chains = 12, #[t
 
 /// The packed A (mc × kc) is at most 576 KiB, for second-level caches of 1 MiB and more; the packed B
 /// (kc × nc) is 4 MiB. A deep kc matters most: C is read and written once per kc.
-const AVX512_F64: Blocking = Blocking {
+const AVX512_FUSED_F64: Blocking = Blocking {
     mc: 144,
     kc: 512,
     nc: 1024,
 };
+const AVX512_F64: Blocking = Blocking {
+    mc: 168,
+    kc: 256,
+    nc: 1024,
+};
 const AVX512_F32: Blocking = Blocking {
-    mc: 144,
-    kc: 512,
+    mc: 168,
+    kc: 256,
     nc: 2048,
 };
 /// The packed A is 192 to 384 KiB: CPUs without AVX-512 may have 256 to 512 KiB of second level.
@@ -165,6 +171,7 @@ macro_rules! kernel {
                 $blocking,
                 $module::LANES,
                 $module::RUN,
+                $module::PACK,
                 $module::peak,
             )
         }
@@ -177,7 +184,7 @@ pub(super) fn push_f64(list: &mut List<f64>) {
             avx512_fused_f64,
             "avx512",
             Class::Fused,
-            AVX512_F64
+            AVX512_FUSED_F64
         ));
         list.push(kernel!(
             avx512_separate_f64,
