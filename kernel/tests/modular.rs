@@ -4,8 +4,17 @@ use gemmesh_kernel::modular::{Scratch, matmul};
 use gemmesh_kernel::{KernelError, MatMut, MatRef};
 use proptest::prelude::*;
 
-mod common;
-use common::Draw;
+/// A generator that is enough for operands.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
 
 /// The definition.
 fn oracle(
