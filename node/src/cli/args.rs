@@ -82,7 +82,7 @@ Examples:
   gemmesh job 3f2a              the first digits of the id are enough
 ", help_template = TEMPLATE)]
     Job(JobArgs),
-    /// Fetch the result of a job
+    /// Fetch the result of a job, as soon as it is done
     #[command(before_help = "\
 Examples:
   gemmesh result 3f2a -o c.npy      files by ending: .npy, .csv, .mtx

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::error::CliError;
 use super::output::{self, Target};
 use super::table::{Align, Table};
-use super::{locate, text};
+use super::{locate, multiply, text};
 
 /// Hexadecimal digits of a whole id.
 const ID_DIGITS: usize = 32;
@@ -113,7 +113,7 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     output::print(&lines)
 }
 
-/// Fetches the result of a job.
+/// Fetches the result of a job, waiting for it if need be.
 ///
 /// # Errors
 /// No node, no result, or it can not be written.
@@ -124,6 +124,13 @@ pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
     let given = id_start(&args.id)?;
     let client = locate::reach(&args.query).await?;
     let id = resolve(&client, given).await?;
+    let status = client.job(&id).await?;
+    if !status.state.has_ended() {
+        output::note(&format!("waiting for job {}", status.job.short()));
+        multiply::check_outcome(&multiply::end(&client, &id).await?)?;
+    } else {
+        multiply::check_outcome(&status)?;
+    }
     if args.query.json && target.is_stdout() {
         return output::json(&client.result_json(&id).await?);
     }

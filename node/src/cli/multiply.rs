@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gemmesh_protocol::status::{JobState, JobStatus};
 use serde_json::{Value, json};
@@ -346,12 +346,22 @@ async fn follow(
 }
 
 /// The status of a job once it has ended, asked in one question that the node leaves open.
-async fn end(client: &Client, job: &str) -> Result<JobStatus, CliError> {
+///
+/// # Errors
+/// The node's, or that it was lost on the way.
+pub async fn end(client: &Client, job: &str) -> Result<JobStatus, CliError> {
     let mut failures = 0;
     loop {
+        let asked = Instant::now();
         match client.wait(job).await {
             Ok(status) if status.state.has_ended() => return Ok(status),
-            Ok(_) => failures = 0,
+            Ok(_) => {
+                failures = 0;
+                // A node answers early when it has lost the one that runs the job.
+                if asked.elapsed() < CONTACT_PAUSE {
+                    tokio::time::sleep(CONTACT_PAUSE).await;
+                }
+            }
             Err(error) if error.exit == Exit::Unreachable => {
                 failures += 1;
                 if failures == CONTACT_TRIES {
@@ -375,7 +385,11 @@ async fn end(client: &Client, job: &str) -> Result<JobStatus, CliError> {
     }
 }
 
-fn check_outcome(status: &JobStatus) -> Result<(), CliError> {
+/// Whether a job that has ended has a result.
+///
+/// # Errors
+/// Why it has none.
+pub fn check_outcome(status: &JobStatus) -> Result<(), CliError> {
     let job = status.job.short();
     match status.state {
         JobState::Done => Ok(()),

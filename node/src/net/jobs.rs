@@ -163,9 +163,14 @@ pub async fn result(call: Call, job: String) -> Result<Response, ApiError> {
     let name = if status.name.is_empty() {
         format!("result-{}", job.short())
     } else {
-        status.name
+        status.name.clone()
     };
-    matrices::export(&call, id, format, &name).await
+    let exported = matrices::export(&call, id, format, &name).await;
+    exported.map_err(|error| match error.status {
+        // The job is known, so is its result; only nobody who has it can be reached.
+        404 => result_lost(&status),
+        _ => error,
+    })
 }
 
 /// The product of a job that is done.
@@ -275,6 +280,19 @@ async fn forward(call: &Call, address: &str, wait: Duration) -> Result<Response,
     let sent = peers::send(&call.web, call.method.clone(), address, &call.target, wait).await;
     sent.map(peers::relay)
         .map_err(|error| peers::unreachable(address, &error))
+}
+
+fn result_lost(status: &JobStatus) -> ApiError {
+    ApiError::new(
+        503,
+        "coordinator_lost",
+        format!(
+            "job {} is done, but the node {} that has its result can not be reached",
+            status.job,
+            status.coordinator.short()
+        ),
+        "try again when it is back; the result is on its disk",
+    )
 }
 
 fn coordinator_lost(status: &JobStatus) -> ApiError {

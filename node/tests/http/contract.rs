@@ -282,6 +282,13 @@ async fn every_node_answers_for_the_jobs_and_matrices_of_the_other() {
         status["state"] == "done"
     })
     .await;
+    let target = format!("/api/jobs/{job}/result?format=csv");
+    refused(
+        a.request("GET", &target, None).await,
+        503,
+        "coordinator_lost",
+    )
+    .await;
     a.stop().await;
 }
 
