@@ -349,7 +349,7 @@ fn what_a_path_does_not_offer_is_answered_in_the_form_of_errors() {
 
 #[test]
 fn bodies_come_in_every_form_that_http_has() {
-    let node = alone("bodies", &[]);
+    let node = alone("bodies", &["--disk=32M"]);
     let address = &node.api.address;
     let head = format!("PUT /api/matrices HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     // In chunks, with a type that says nothing.
@@ -381,6 +381,30 @@ fn bodies_come_in_every_form_that_http_has() {
         let (status, answer) = raw::exchange(address, request.as_bytes());
         assert_eq!(status, 422, "{answer}");
         assert!(answer.contains("curl -T"), "{answer}");
+    }
+    // Who looks for the answer only after everything is sent gets it, too.
+    let long = vec![b'1'; 40 << 20];
+    for (method, path, expected) in [
+        ("PUT", "/api/matrices", 413),
+        ("POST", "/api/matrices", 405),
+        ("POST", "/api/jobs", 413),
+        ("PUT", "/api/nothing", 404),
+    ] {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            long.len()
+        );
+        let mut stream = raw::connect(address);
+        stream.write_all(request.as_bytes()).expect("connected");
+        stream.write_all(&long).expect("all of it is read");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let status = answer.split(' ').nth(1);
+        assert_eq!(
+            status,
+            Some(expected.to_string().as_str()),
+            "{method} {path}: {answer}"
+        );
     }
     // What is too long is refused before it is sent.
     let ask = format!("{head}Content-Length: 999999999999999\r\nExpect: 100-continue\r\n\r\n");

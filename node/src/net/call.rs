@@ -26,10 +26,13 @@ pub const HOP: &str = "gemmesh-hop";
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
 /// How long a body may stand still.
 const BODY_STALL: Duration = Duration::from_secs(30);
-/// How much of a refused body is read, and for how long, so that its sender gets to the answer.
-const DRAIN_BYTES_MAX: usize = 16 << 20;
-/// See [`DRAIN_BYTES_MAX`].
-const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+/// How much of a refused body is read and dropped so that its sender gets to the answer: many
+/// clients look for it only when they have sent everything.
+const DRAIN_BYTES_MAX: usize = 1 << 30;
+/// For how long that is done.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long the sender may stand still meanwhile: perhaps it does look for the answer.
+const DRAIN_STALL: Duration = Duration::from_secs(1);
 /// How old the list of this node's addresses may be.
 const NAMES_FRESH: Duration = Duration::from_secs(2);
 
@@ -220,15 +223,17 @@ impl Call {
         Ok(body.freeze())
     }
 
-    /// Reads on for a moment before a body is refused: closing a connection with unread bytes
-    /// would take the answer away from its sender.
+    /// Reads on for a while before a body is refused: closing a connection with unread bytes
+    /// would take the answer away from its sender. Memory: one piece.
     pub async fn drain(&mut self) {
         if self.headers.contains_key(header::EXPECT) {
             return;
         }
         let mut left = DRAIN_BYTES_MAX;
         let reading = async {
-            while let Some(Ok(piece)) = self.body.next().await {
+            while let Ok(Some(Ok(piece))) =
+                tokio::time::timeout(DRAIN_STALL, self.body.next()).await
+            {
                 match left.checked_sub(piece.len()) {
                     Some(rest) => left = rest,
                     None => return,

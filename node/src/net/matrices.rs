@@ -41,6 +41,7 @@ pub async fn clear_uploads(app: &App) -> io::Result<()> {
 /// `PUT /api/matrices`.
 pub async fn collection(mut call: Call) -> Result<Response, ApiError> {
     if call.method != Method::PUT {
+        call.drain().await;
         return Err(call.refuse_method(&["PUT"]));
     }
     let outcome = put(&mut call).await;

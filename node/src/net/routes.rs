@@ -280,13 +280,16 @@ async fn metrics(call: Call) -> Response {
 }
 
 /// The page, or nothing.
-async fn rest(call: Call) -> Response {
+async fn rest(mut call: Call) -> Response {
     let path = call.target.split('?').next().unwrap_or_default();
     let path = path.strip_prefix('/').unwrap_or(path);
     if !path.is_empty() && !assets::exists(path) {
-        return reply::error(&reply::no_such_route(path));
+        let error = reply::no_such_route(path);
+        call.drain().await;
+        return reply::error(&error);
     }
     if !call.reads() {
+        call.drain().await;
         return reply::error(&call.refuse_method(&["GET"]));
     }
     answer(assets::serve(path, &call.headers))
