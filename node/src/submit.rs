@@ -159,7 +159,10 @@ async fn converted(
 /// Why a job was not taken: its result needs room.
 fn not_stored(error: StoreError) -> ApiError {
     match error {
-        StoreError::Full { .. } | StoreError::DiskFull => error.into(),
+        StoreError::Full { .. }
+        | StoreError::DiskFull
+        | StoreError::TooManyJobs(_)
+        | StoreError::Missing { .. } => error.into(),
         error => ApiError::new(
             503,
             "not_stored",

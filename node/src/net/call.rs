@@ -26,6 +26,8 @@ pub const HOP: &str = "gemmesh-hop";
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
 /// How long a body may stand still.
 const BODY_STALL: Duration = Duration::from_secs(30);
+/// And how slow it may be over all, besides that: who sends a byte now and then holds a connection.
+const BODY_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 /// How much of a refused body is read and dropped so that its sender gets to the answer: many
 /// clients look for it only when they have sent everything.
 const DRAIN_BYTES_MAX: usize = 1 << 30;
@@ -122,6 +124,10 @@ pub struct Call {
     pub peer: Peer,
     /// Its body.
     pub body: Body,
+    /// When it was first asked for.
+    pub began: Option<Instant>,
+    /// What came of it so far.
+    pub received: u64,
 }
 
 impl Call {
@@ -178,17 +184,26 @@ impl Call {
     /// The next piece of the body; `None` at its end.
     ///
     /// # Errors
-    /// The connection broke, or nothing came for half a minute.
+    /// The connection broke, nothing came for half a minute, or all came too slowly.
     pub async fn next_piece(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let piece = tokio::time::timeout(BODY_STALL, self.body.next()).await;
+        let began = *self.began.get_or_insert_with(Instant::now);
         let broken = |message: String| {
             ApiError::new(400, "body_cut_short", message, "send the request again")
         };
-        match piece {
+        let left = patience(began.elapsed(), self.received);
+        match tokio::time::timeout(left, self.body.next()).await {
             Ok(None) => Ok(None),
-            Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
+            Ok(Some(Ok(bytes))) => {
+                self.received += bytes.len() as u64;
+                Ok(Some(bytes))
+            }
             Ok(Some(Err(error))) => Err(broken(format!("the body broke off: {error}"))),
-            Err(_) => Err(broken("the body stood still for 30 seconds".to_owned())),
+            Err(_) if left == BODY_STALL => {
+                Err(broken("the body stood still for 30 seconds".to_owned()))
+            }
+            Err(_) => Err(broken(format!(
+                "the body came with less than {BODY_BYTES_PER_SECOND_MIN} bytes a second"
+            ))),
         }
     }
 
@@ -242,6 +257,12 @@ impl Call {
         };
         let _ = tokio::time::timeout(DRAIN_LIMIT, reading).await;
     }
+}
+
+/// How long to wait for more of a body of which `received` bytes came in `elapsed`.
+fn patience(elapsed: Duration, received: u64) -> Duration {
+    let due = BODY_STALL + Duration::from_secs(received / BODY_BYTES_PER_SECOND_MIN);
+    due.saturating_sub(elapsed).min(BODY_STALL)
 }
 
 /// Bytes of a body that are counted until they are dropped.
@@ -313,4 +334,19 @@ pub fn dtype(name: &str) -> Result<Dtype, ApiError> {
 /// Text from outside, short enough for a message.
 pub fn clip(text: &str) -> String {
     text.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_drips_is_waited_for_only_so_long() {
+        let seconds = Duration::from_secs;
+        assert_eq!(patience(seconds(0), 0), BODY_STALL);
+        assert_eq!(patience(seconds(29), 1), seconds(1));
+        assert_eq!(patience(seconds(31), 31), seconds(0));
+        // A slow phone with a large matrix may take its time.
+        assert_eq!(patience(seconds(3_600), 1 << 30), BODY_STALL);
+    }
 }

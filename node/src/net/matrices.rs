@@ -16,7 +16,7 @@ use super::{peers, reply};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::files::{Format, ReadOptions};
-use crate::store::Missing;
+use crate::store::{Missing, StoreError};
 
 /// Where bodies lie until they are in the store.
 const UPLOADS: &str = "uploads";
@@ -310,10 +310,21 @@ fn over_budget(budget: u64) -> ApiError {
 }
 
 fn disk(error: &io::Error) -> ApiError {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) {
+        return StoreError::DiskFull.into();
+    }
+    // The error's own text may name a path, which is nobody's business.
+    tracing::error!(%error, "a body could not be written");
     ApiError::new(
         503,
         "io_error",
-        format!("the body could not be written to the disk: {error}"),
-        "make room on the node's disk",
+        format!(
+            "the body could not be written to the disk: {}",
+            error.kind()
+        ),
+        "see the node's log, then try again",
     )
 }

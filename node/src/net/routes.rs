@@ -107,6 +107,8 @@ fn call(web: Arc<Web>) -> BoxedFilter<(Call,)> {
                     query: fields.collect::<HashMap<_, _>>(),
                     peer,
                     body: pieces(body),
+                    began: None,
+                    received: 0,
                 }
             },
         )

@@ -19,6 +19,8 @@ use super::{Missing, StoreError};
 
 /// The most matrices: an entry of a small one takes about 500 bytes of memory.
 const MATRICES_MAX: usize = 100_000;
+/// The most jobs, ended ones included: one takes about a kilobyte of memory.
+const JOBS_MAX: usize = 100_000;
 /// Files of matrices that are kept open.
 const OPEN_MAX: usize = 64;
 
@@ -80,6 +82,13 @@ impl Catalog {
         match self.matrices.len() < MATRICES_MAX {
             true => Ok(()),
             false => Err(StoreError::TooMany(self.matrices.len())),
+        }
+    }
+
+    pub(crate) fn check_room_for_job(&self) -> Result<(), StoreError> {
+        match self.jobs.len() < JOBS_MAX {
+            true => Ok(()),
+            false => Err(StoreError::TooManyJobs(self.jobs.len())),
         }
     }
 

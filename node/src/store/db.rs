@@ -41,8 +41,9 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE tombstones (id BLOB PRIMARY KEY, since_ms INTEGER NOT NULL) STRICT;
 "];
 
-/// Opens the database, brings its schema up to date and checks it.
-pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
+/// Opens the database, brings its schema up to date and checks it. An empty one is a new one only
+/// if there are no blocks (`has_blocks`): else it was cut short, and to go on would remove them.
+pub(crate) fn open(path: &Path, has_blocks: bool) -> Result<Connection, StoreError> {
     assert!(
         rusqlite::version_number() >= SQLITE_MIN,
         "SQLite {} is too old",
@@ -56,11 +57,11 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     if verdict != "ok" {
         return Err(StoreError::Database(verdict));
     }
-    migrate(&mut connection)?;
+    migrate(&mut connection, has_blocks)?;
     Ok(connection)
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+fn migrate(connection: &mut Connection, has_blocks: bool) -> Result<(), StoreError> {
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let Some(missing) = MIGRATIONS.get(version as usize..) else {
         return Err(StoreError::Database(format!(
@@ -68,6 +69,13 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
             MIGRATIONS.len()
         )));
     };
+    if version == 0 && has_blocks {
+        return Err(StoreError::Database(
+            "it is empty although the directory `blocks` beside it is not; to start afresh, \
+             remove that directory"
+                .to_owned(),
+        ));
+    }
     for (migration, version) in missing.iter().zip(version + 1..) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(migration)?;

@@ -74,6 +74,9 @@ pub enum StoreError {
     /// More matrices than the store keeps.
     #[error("there are {0} matrices already")]
     TooMany(usize),
+    /// More jobs than the store keeps.
+    #[error("there are {0} jobs already")]
+    TooManyJobs(usize),
     /// A matrix or a job is not there.
     #[error("{what}: {missing}")]
     Missing {
@@ -168,6 +171,12 @@ impl From<StoreError> for ApiError {
             StoreError::TooMany(_) => ApiError::new(
                 429,
                 "too_many_matrices",
+                message,
+                "wait until some expire, or use a shorter --result-ttl",
+            ),
+            StoreError::TooManyJobs(_) => ApiError::new(
+                429,
+                "too_many_jobs",
                 message,
                 "wait until some expire, or use a shorter --result-ttl",
             ),

@@ -54,6 +54,7 @@ impl Store {
         self.inner
             .writer
             .run(move |connection| {
+                lock(&shared.catalog).check_room_for_job()?;
                 let (a, b) = (header.a.id(), header.b.id());
                 for operand in [a, b] {
                     lock(&shared.catalog)

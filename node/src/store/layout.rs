@@ -66,6 +66,12 @@ impl Directory {
         }
     }
 
+    /// Whether there is no file.
+    pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
+        let doing = |error| StoreError::io("reading the data directory", error);
+        Ok(fs::read_dir(&self.path).map_err(doing)?.next().is_none())
+    }
+
     /// Removes all files that `keep` does not name.
     pub(crate) fn sweep(&self, keep: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         let doing = |error| StoreError::io("reading the data directory", error);

@@ -148,8 +148,8 @@ impl Store {
     pub fn open(dir: &Path, disk_budget: u64, memory_budget: u64) -> Result<Self, StoreError> {
         layout::Directory::create(dir.to_owned())?;
         let lock = layout::DirectoryLock::take(dir)?;
-        let connection = db::open(&dir.join("store.db"))?;
         let blocks = Arc::new(layout::Directory::create(dir.join("blocks"))?);
+        let connection = db::open(&dir.join("store.db"), !blocks.is_empty()?)?;
         let budget = budget::Budget::new(disk_budget);
         let counters = Arc::new(tiles::Counters::default());
         let catalog = catalog::load(&connection, &blocks, &budget, &counters)?;

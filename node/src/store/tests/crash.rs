@@ -225,6 +225,21 @@ fn a_directory_that_can_not_be_used_is_refused() {
     assert!(matches!(open(), Err(StoreError::Database(_))));
 }
 
+#[tokio::test]
+async fn a_database_that_was_cut_to_nothing_is_refused_and_no_block_is_removed() {
+    let place = Place::new();
+    let store = place.open();
+    store.import_values(&json!([[1]]), None).await.unwrap();
+    drop(store);
+    std::fs::write(place.data().join("store.db"), b"").unwrap();
+    for attempt in 0..2 {
+        let opened = Store::open(&place.data(), GIB, GIB).map(|_| ());
+        let refused = matches!(opened, Err(StoreError::Database(why)) if why.contains("empty"));
+        assert!(refused, "attempt {attempt}");
+        assert_eq!(place.block_files().len(), 1, "attempt {attempt}");
+    }
+}
+
 impl Place {
     /// What a crash at this moment leaves, with the file of an import that was under way.
     fn image(&self) -> Place {
