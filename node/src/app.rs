@@ -15,7 +15,7 @@ use gemmesh_protocol::io::{Door, LinkId};
 use gemmesh_protocol::matrix::Dtype;
 use gemmesh_protocol::message::Refusal;
 use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
@@ -35,6 +35,8 @@ pub(crate) struct View {
     pub(crate) jobs: BTreeMap<JobId, JobView>,
     /// Every device, this one included.
     pub(crate) devices: Vec<DeviceEntry>,
+    /// The IP addresses of the nodes that are linked.
+    pub(crate) members: Vec<IpAddr>,
 }
 
 /// A job as last heard of.
@@ -85,6 +87,7 @@ pub(crate) struct Inner {
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) links: AtomicU64,
     pub(crate) metrics: Metrics,
+    pub(crate) results: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -121,6 +124,11 @@ impl App {
     /// Counters and gauges.
     pub(crate) fn counters(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// KiB of results that may be checked and stored at a time.
+    pub(crate) fn results(&self) -> Arc<Semaphore> {
+        self.0.results.clone()
     }
 
     /// Prometheus text.
@@ -300,17 +308,10 @@ impl App {
         self.tell(Event::DialFailed { address, reason }).await;
     }
 
-    /// The addresses of connected nodes: pages served by them may open `/ws` here.
+    /// The addresses of connected nodes, as each said of itself on its own link: pages served by
+    /// them may open `/ws` here.
     pub fn member_ips(&self) -> Vec<IpAddr> {
-        let view = self.view();
-        let live = view
-            .devices
-            .iter()
-            .filter(|entry| entry.kind == DeviceKind::Native && entry.state != DeviceState::Lost)
-            // Another port of this very address is another program.
-            .filter(|entry| entry.device != self.device());
-        live.filter_map(|entry| Some(entry.address.parse::<SocketAddr>().ok()?.ip()))
-            .collect()
+        self.view().members.clone()
     }
 
     /// Pumps one WebSocket of binary messages until it closes.

@@ -3,12 +3,13 @@
 //! runs in a task of its own and comes back as an event.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use gemmesh_protocol::engine::Engine;
 use gemmesh_protocol::id::{BlockId, DeviceId, JobId, LeaseId, MatrixId};
-use gemmesh_protocol::io::{Door, Input, LinkId, Output, SlabTask};
+use gemmesh_protocol::io::{Checked, Door, Input, LinkId, Output, SlabTask};
 use gemmesh_protocol::job::{JobHeader, Operand};
 use gemmesh_protocol::message::{Header, Message};
 use gemmesh_protocol::status::{JobState, JobStatus};
@@ -76,7 +77,7 @@ pub(crate) enum Event {
         job: JobId,
         tile: u32,
         lease: LeaseId,
-        valid: bool,
+        checked: Checked,
         payload: Bytes,
     },
     /// A tile is durable.
@@ -324,17 +325,19 @@ impl Driver {
                 job,
                 tile,
                 lease,
-                valid,
+                checked,
                 payload,
             } => {
-                if !valid {
-                    self.app.counters().tile_refused();
+                match checked {
+                    Checked::Right => {}
+                    Checked::Wrong => self.app.counters().tile_refused(),
+                    Checked::Replaced(_) => self.app.counters().tile_replaced(),
                 }
                 self.handle(Input::Verified {
                     job,
                     tile,
                     lease,
-                    valid,
+                    checked,
                     payload,
                 });
             }
@@ -390,7 +393,7 @@ impl Driver {
         self.handle(Input::Hint {
             address,
             device: None,
-            keep: true,
+            keep: false,
         });
     }
 
@@ -560,7 +563,20 @@ impl Driver {
             Output::DevicesChanged => self.publish_devices(),
             Output::Joined { address, outcome } => {
                 self.publish_devices();
-                for reply in self.registrations.remove(&address).unwrap_or_default() {
+                let replies = self.registrations.remove(&address).unwrap_or_default();
+                if outcome.is_ok() && !replies.is_empty() {
+                    // Only a registered address where a member was is dialled for ever.
+                    let (app, device, keep) = (self.app.clone(), None, true);
+                    tokio::spawn(async move {
+                        app.tell(Event::Hint {
+                            address,
+                            device,
+                            keep,
+                        })
+                        .await;
+                    });
+                }
+                for reply in replies {
                     let outcome = outcome.map_err(|refusal| refusal_text(refusal).to_owned());
                     let _ = reply.send(outcome);
                 }
@@ -632,12 +648,12 @@ impl Driver {
             .clone();
         let app = self.app.clone();
         tokio::spawn(async move {
-            app.tell(match verifier.accepts(tile, &payload).await {
-                Ok(valid) => Event::Verified {
+            app.tell(match verifier.check(tile, payload).await {
+                Ok((checked, payload)) => Event::Verified {
                     job,
                     tile,
                     lease,
-                    valid,
+                    checked,
                     payload,
                 },
                 Err(error) => Event::StoreFailed {
@@ -713,7 +729,14 @@ impl Driver {
 
     fn publish_devices(&mut self) {
         let devices = self.engine.devices();
-        self.view.write().expect("writers do not panic").devices = devices;
+        let addresses = self.engine.peers().flat_map(|record| &record.addresses);
+        let members = addresses
+            .filter_map(|address| Some(address.parse::<SocketAddr>().ok()?.ip()))
+            .filter(|ip| net::reach::is_local(*ip))
+            .collect();
+        let mut view = self.view.write().expect("writers do not panic");
+        (view.devices, view.members) = (devices, members);
+        drop(view);
         self.changes.send_modify(|version| *version += 1);
     }
 }

@@ -19,7 +19,7 @@ use gemmesh_protocol::id::{DeviceId, JobId, MatrixId};
 use gemmesh_protocol::io::{Door, LinkId};
 use gemmesh_protocol::job::Operand;
 use gemmesh_protocol::message::{Header, Message};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::app::App;
 use crate::driver::Event;
@@ -30,6 +30,12 @@ const QUEUE_BYTES_MAX: usize = 96 << 20;
 const SERVE_BLOCKS_MAX: usize = 1 << 17;
 /// The longest that one frame may take to leave.
 const SEND_LIMIT: Duration = Duration::from_secs(15);
+
+/// Results of all links that are being checked and stored, in KiB: what more comes waits, and goes
+/// back if that takes long.
+pub const RESULTS_KIB_MAX: usize = 256 << 10;
+/// How long a result may wait for its turn; links that say nothing for longer count as dead.
+const RESULT_WAIT: Duration = Duration::from_secs(2);
 
 /// Blocks to read and send.
 pub struct ServeRequest {
@@ -61,9 +67,7 @@ pub struct LinkQueue {
 impl LinkQueue {
     /// Queues a frame. `false` when the link is gone or can not keep up.
     pub fn send(&self, header: Header, payload: Option<Bytes>) -> bool {
-        let bytes = payload
-            .as_ref()
-            .map_or(256, |payload| payload.len().max(256));
+        let bytes = weight(&header, payload.as_ref());
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
             return false;
         }
@@ -86,6 +90,24 @@ impl LinkQueue {
         // A link that is gone already needs no closing.
         let _ = self.sender.send(Outgoing::Close);
     }
+}
+
+/// About how many bytes a frame holds while it waits. The lists count that another device can make
+/// this one send again and again.
+fn weight(header: &Header, payload: Option<&Bytes>) -> usize {
+    const ID: usize = 32;
+    const RECORD: usize = 512;
+    let lists = match &header.body {
+        Message::Job(job) => ID * (job.a.blocks.len() + job.b.blocks.len()),
+        Message::Gossip { devices } => RECORD * devices.len(),
+        Message::Jobs { jobs } => {
+            let parts = jobs.iter().map(|job| 1 + job.contributions.len());
+            RECORD * parts.sum::<usize>()
+        }
+        Message::Grants { grants, .. } => ID * grants.len(),
+        _ => 0,
+    };
+    256 + lists + payload.map_or(0, Bytes::len)
 }
 
 /// Pumps one WebSocket of binary messages until either side ends it.
@@ -144,8 +166,23 @@ where
             return Err("the first frame is too long".to_owned());
         }
         greeted = true;
-        let (header, start) = codec::decode(&frame).map_err(|error| error.to_string())?;
-        let payload = frame.slice(start..);
+        let (mut header, start) = codec::decode(&frame).map_err(|error| error.to_string())?;
+        let mut payload = frame.slice(start..);
+        if let Message::Result { job, lease, .. } = header.body
+            && header.to == app.device()
+        {
+            payload = match counted(app, payload, frame.len()).await {
+                Some(payload) => payload,
+                None => {
+                    header.body = Message::Return {
+                        job,
+                        leases: vec![lease],
+                        failed: false,
+                    };
+                    Bytes::new()
+                }
+            };
+        }
         let header = Box::new(header);
         if !app
             .tell(Event::Frame {
@@ -159,6 +196,26 @@ where
         }
     }
     Ok(())
+}
+
+/// The bytes of a result, counted until the last user drops them, with the `held` bytes of the
+/// frame that they keep; `None` when there is no room for long.
+async fn counted(app: &App, bytes: Bytes, held: usize) -> Option<Bytes> {
+    struct Counted(Bytes, #[allow(dead_code)] OwnedSemaphorePermit);
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    let kib = held.div_ceil(1 << 10) as u32;
+    let permits = app.results().acquire_many_owned(kib);
+    let permit = tokio::time::timeout(RESULT_WAIT, permits)
+        .await
+        .ok()?
+        .ok()?;
+    Some(Bytes::from_owner(Counted(bytes, permit)))
 }
 
 async fn write<S, E>(
@@ -186,8 +243,8 @@ where
         };
         let frame = match next {
             Some(Outgoing::Frame(header, payload)) => {
+                bytes.fetch_sub(weight(&header, payload.as_ref()), Ordering::Relaxed);
                 let payload = payload.unwrap_or_default();
-                bytes.fetch_sub(payload.len().max(256), Ordering::Relaxed);
                 codec::encode(&header, &payload)
             }
             Some(Outgoing::Serve(request)) => {

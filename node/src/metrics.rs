@@ -83,6 +83,12 @@ impl Metrics {
             .inc();
     }
 
+    pub(crate) fn tile_replaced(&self) {
+        self.tiles
+            .get_or_create(&vec![("outcome", "replaced")])
+            .inc();
+    }
+
     pub(crate) fn job_ended(&self, state: JobState) {
         self.jobs_ended
             .get_or_create(&vec![("outcome", job_state(state))])

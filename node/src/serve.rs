@@ -11,7 +11,7 @@ use gemmesh_protocol::io::Config;
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::DeviceRecord;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use crate::compute::{self, Slots};
 use crate::config::NodeConfig;
 use crate::driver::{Driver, EVENTS_MAX, Event, Parts};
 use crate::error::ApiError;
+use crate::link::RESULTS_KIB_MAX;
 use crate::metrics::Metrics;
 use crate::net;
 use crate::net::discovery::Discovery;
@@ -120,6 +121,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
         changes: changes.clone(),
         links: AtomicU64::new(0),
         metrics: Metrics::new(),
+        results: Arc::new(Semaphore::new(RESULTS_KIB_MAX)),
         shutdown: shutdown.clone(),
         config,
     });

@@ -3,22 +3,34 @@
 //!
 //! B·x is made once per job and column panel. The vectors are drawn here, from the system's
 //! entropy, and never leave this process; after a rejection the panel's vector is retired.
+//!
+//! Where the test can not tell (operands with infinities, sums beyond the range), the tile is
+//! computed here and compared: nothing of another device counts unseen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use gemmesh_kernel::tile::Element;
-use gemmesh_kernel::verify::{Probe, RowCheck};
+use gemmesh_kernel::gemm::Class;
+use gemmesh_kernel::tile::{TileProduct, TileSpec};
+use gemmesh_kernel::verify::{Probe, RowCheck, Verdict};
 use gemmesh_protocol::id::MatrixId;
-use gemmesh_protocol::io::TileShape;
+use gemmesh_protocol::io::{Checked, TileShape};
 use gemmesh_protocol::job::JobHeader;
+use gemmesh_protocol::matrix::Dtype;
+use gemmesh_protocol::message::Work;
+use gemmesh_protocol::slab::{self, Slab};
 use gemmesh_protocol::tile::Rect;
+use gemmesh_protocol::time::Span;
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::compute;
 use crate::os;
 use crate::store::{Store, StoreError};
+
+/// Bytes of operands that a tile computed here keeps at a time.
+const SLAB_BYTES_MAX: u64 = 4 << 20;
 
 /// Why a tile could not be checked. It says nothing about the tile.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +51,8 @@ pub struct Verifier {
     b: MatrixId,
     /// By the first column of the panel.
     probes: Mutex<BTreeMap<u64, Arc<OnceCell<Probe>>>>,
+    /// Held while a tile is computed here: one at a time for each job.
+    computing: Mutex<()>,
 }
 
 impl Verifier {
@@ -50,21 +64,34 @@ impl Verifier {
             a,
             b,
             probes: Mutex::default(),
+            computing: Mutex::default(),
         }
     }
 
-    /// Whether `tile`, row-major, is A·B there. A wrong element escapes with the probability
-    /// stated at [`Probe`]; a right tile is never refused.
-    /// Cost: 2·(rows·inner + rows·cols) operations, and 2·inner·cols once per column panel.
+    /// Whether `tile`, row-major, is A·B there, and the bytes that count. A wrong element escapes
+    /// with the probability stated at [`Probe`]; a right tile is never refused.
+    /// Cost: 2·(rows·inner + rows·cols) operations, and 2·inner·cols once per column panel; the
+    /// whole product, once for each way of rounding, where that does not tell.
     ///
     /// # Errors
     /// [`VerifyError`].
-    pub async fn accepts(&self, tile: u32, bytes: &Bytes) -> Result<bool, VerifyError> {
+    pub async fn check(&self, tile: u32, bytes: Bytes) -> Result<(Checked, Bytes), VerifyError> {
         let rect = self.header.tiling.rect(u64::from(tile));
-        let element = self.element();
         if bytes.len() as u64 != rect.rows * rect.cols * self.header.element.bytes() {
-            return Ok(false);
+            return Ok((Checked::Wrong, bytes));
         }
+        match self.project(rect, &bytes).await? {
+            Verdict::Accepted => Ok((Checked::Right, bytes)),
+            Verdict::Rejected => {
+                self.probes.lock().await.remove(&rect.col);
+                Ok((Checked::Wrong, bytes))
+            }
+            Verdict::Undecided => self.compare(rect, bytes).await,
+        }
+    }
+
+    /// Freivalds' test.
+    async fn project(&self, rect: Rect, bytes: &Bytes) -> Result<Verdict, VerifyError> {
         let cell = self
             .probes
             .lock()
@@ -72,7 +99,7 @@ impl Verifier {
             .entry(rect.col)
             .or_default()
             .clone();
-        let probe = cell.get_or_try_init(|| self.probe(element, rect)).await?;
+        let probe = cell.get_or_try_init(|| self.probe(rect)).await?;
         let mut check = RowCheck::new(probe, rect.rows as usize)?;
         let inner = self.header.a.cols;
         for part in self.header.a.grid().parts(Rect {
@@ -83,17 +110,14 @@ impl Verifier {
             let block = self.store.read_block(self.a, part.index).await?;
             check.project_a(&block, compute::placement(&part))?;
         }
-        let accepted = check.accept(bytes);
-        if !accepted {
-            self.probes.lock().await.remove(&rect.col);
-        }
-        Ok(accepted)
+        Ok(check.verdict(bytes)?)
     }
 
     /// x and B·x for the columns of `rect`.
-    async fn probe(&self, element: Element, rect: Rect) -> Result<Probe, VerifyError> {
+    async fn probe(&self, rect: Rect) -> Result<Probe, VerifyError> {
         let inner = self.header.b.rows;
-        let mut probe = Probe::new(element, inner as usize, rect.cols as usize, os::random())?;
+        let (element, cols) = (self.spec(rect).element, rect.cols as usize);
+        let mut probe = Probe::new(element, inner as usize, cols, os::random())?;
         let panel = Rect {
             row: 0,
             rows: inner,
@@ -112,11 +136,80 @@ impl Verifier {
         }
     }
 
-    fn element(&self) -> Element {
+    /// Computes the tile and compares. In class `any` a device may round each step of an element
+    /// once or twice; either is right.
+    async fn compare(&self, rect: Rect, bytes: Bytes) -> Result<(Checked, Bytes), VerifyError> {
+        let _alone = self.computing.lock().await;
+        let spec = self.spec(rect);
+        let (own, mut kernel) = self.compute(rect, spec).await?;
+        let mut right = self.same(&bytes, &[&own]);
+        if !right && spec.class == Class::Any {
+            let (fused, once) = self.compute(rect, of_class(spec, Class::Fused)).await?;
+            let (separate, twice) = self.compute(rect, of_class(spec, Class::Separate)).await?;
+            kernel = Span(kernel.0 + once.0 + twice.0);
+            right = self.same(&bytes, &[&fused, &separate]);
+        }
+        if right {
+            return Ok((Checked::Right, bytes));
+        }
+        let work = Work {
+            kernel,
+            transfer: Span(0),
+            busy: kernel,
+        };
+        Ok((Checked::Replaced(work), own))
+    }
+
+    /// Whether each element is that of one of `products`; any NaN is as good as another.
+    fn same(&self, bytes: &[u8], products: &[&Bytes]) -> bool {
+        let width = self.header.element.bytes() as usize;
+        let nan: fn(&[u8]) -> bool = match self.header.element.dtype {
+            Dtype::F64 => |x| x.try_into().is_ok_and(|x| f64::from_le_bytes(x).is_nan()),
+            Dtype::F32 => |x| x.try_into().is_ok_and(|x| f32::from_le_bytes(x).is_nan()),
+            Dtype::Int => |_| false,
+        };
+        bytes.chunks_exact(width).enumerate().all(|(i, element)| {
+            products.iter().any(|product| {
+                let own = &product[i * width..(i + 1) * width];
+                own == element || (nan(own) && nan(element))
+            })
+        })
+    }
+
+    /// The tile by this node's own kernel, slab by slab, and the time in the kernel.
+    async fn compute(&self, rect: Rect, spec: TileSpec) -> Result<(Bytes, Span), VerifyError> {
+        let inner = self.header.a.cols;
+        let depth = slab::depth(&self.header, rect, SLAB_BYTES_MAX);
+        let (mut product, mut kernel, mut from) = (TileProduct::new(spec)?, Span(0), 0);
+        while from < inner {
+            let slab = Slab::new(&self.header, rect, from, depth);
+            product.begin_slab((slab.to - slab.from) as usize)?;
+            for (_, part) in &slab.a {
+                let block = self.store.read_block(self.a, part.index).await?;
+                product.put_a(&block, compute::placement(part))?;
+            }
+            for (_, part) in &slab.b {
+                let block = self.store.read_block(self.b, part.index).await?;
+                product.put_b(&block, compute::placement(part))?;
+            }
+            let work = tokio::task::spawn_blocking(move || {
+                let start = Instant::now();
+                product.accumulate()?;
+                Ok::<_, VerifyError>((product, start.elapsed()))
+            });
+            let (done, took) = work.await.map_err(|_| StoreError::Closed)??;
+            product = done;
+            kernel.0 += took.as_micros() as u64;
+            from = slab.to;
+        }
+        Ok((product.finish()?.into(), kernel))
+    }
+
+    fn spec(&self, rect: Rect) -> TileSpec {
         let header = &self.header;
         let shape = TileShape {
-            rows: 1,
-            cols: 1,
+            rows: rect.rows,
+            cols: rect.cols,
             inner: header.a.cols,
             a: header.a.element,
             a_bits: header.a.bits,
@@ -124,6 +217,10 @@ impl Verifier {
             b_bits: header.b.bits,
             c: header.element,
         };
-        compute::spec(&shape, header.class).element
+        compute::spec(&shape, header.class)
     }
+}
+
+fn of_class(spec: TileSpec, class: Class) -> TileSpec {
+    TileSpec { class, ..spec }
 }

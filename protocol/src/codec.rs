@@ -88,6 +88,7 @@ mod tests {
     use super::*;
     use crate::id::{DeviceId, JobId};
     use crate::job::Operand;
+    use crate::message;
 
     #[test]
     fn a_frame_reads_back() {
@@ -124,6 +125,30 @@ mod tests {
         let mut frame = vec![0x91; 100_000];
         frame[0] = 0x92;
         assert!(matches!(decode(&frame), Err(FrameError::Header(_))));
+    }
+
+    #[test]
+    fn a_short_frame_does_not_become_a_long_list() {
+        let job = JobId([7; 16]);
+        let leases = |count| Message::Return {
+            job,
+            leases: vec![crate::id::LeaseId(1); count],
+            failed: false,
+        };
+        let fetch = |count| Message::Fetch {
+            job,
+            operand: Operand::A,
+            blocks: vec![1; count],
+        };
+        check(leases(message::LEASES_MAX), &[]);
+        check(fetch(message::FETCH_BLOCKS_MAX), &[]);
+        for body in [
+            leases(message::LEASES_MAX + 1),
+            fetch(message::FETCH_BLOCKS_MAX + 1),
+        ] {
+            let frame = encode(&header(body), &[]);
+            assert!(matches!(decode(&frame), Err(FrameError::Header(_))));
+        }
     }
 
     proptest! {

@@ -191,10 +191,10 @@ impl<P: Clone> Engine<P> {
                 job,
                 tile,
                 lease,
-                valid,
+                checked,
                 payload,
             } => self.with_job(job, |job| {
-                job.handle_verified(tile, lease, valid, payload, now);
+                job.handle_verified(tile, lease, checked, payload, now);
             }),
             Input::Persisted { job, tile } => {
                 self.with_job(job, |job| job.handle_persisted(tile, now));

@@ -49,6 +49,18 @@ pub struct DoneTile {
     pub work: Work,
 }
 
+/// What the check of another device's tile found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// It is the product.
+    Right,
+    /// It is not the product: no honest device returns it.
+    Wrong,
+    /// Only computing it could tell (operands with infinities, sums beyond the range), and it was
+    /// not what this node computed: nobody is blamed, and this node's own tile counts.
+    Replaced(Work),
+}
+
 /// Something happened.
 #[derive(Debug, Clone)]
 pub enum Input<P> {
@@ -138,9 +150,9 @@ pub enum Input<P> {
         tile: u32,
         /// The lease under which it came.
         lease: LeaseId,
-        /// It is the product.
-        valid: bool,
-        /// The result again.
+        /// What was found.
+        checked: Checked,
+        /// The tile: the result again, or what this node computed in its place.
         payload: P,
     },
     /// Answer to [`Output::Persist`]: the tile and its record are durable.

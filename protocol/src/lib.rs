@@ -4,6 +4,7 @@
 //! time and randomness are arguments, effects are data. [`engine::Engine`] composes the machines;
 //! the node's event loop and the tests drive it through the same four calls.
 
+mod bounded;
 mod cache;
 pub mod codec;
 pub mod engine;
@@ -20,7 +21,7 @@ mod progress;
 mod remote;
 mod scheduler;
 mod share;
-mod slab;
+pub mod slab;
 pub mod status;
 pub mod tile;
 pub mod time;

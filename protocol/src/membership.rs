@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::DeviceId;
 use crate::io::{Config, Door, LinkId};
-use crate::message::{DeviceRecord, Header, Hello, Message, Refusal, VERSION};
+use crate::message::{DeviceRecord, GOSSIP_MAX, Header, Hello, Message, Refusal, VERSION};
 use crate::prng::Prng;
 use crate::status::{DeviceEntry, DeviceKind, DeviceState};
 use crate::time::{Instant, Span};
@@ -45,8 +45,16 @@ const DIAL_TRIES: u32 = 6;
 const DIAL_ANSWER_MAX: Span = Span::from_secs(10);
 /// Addresses remembered besides those of devices.
 const DIALS_MAX: usize = 256;
-/// Records in one Gossip.
-const GOSSIP_MAX: usize = 512;
+/// Dials of addresses that were only gossiped, at the same time: nobody can make this mesh knock
+/// at somebody's doors faster than that.
+const GOSSIPED_DIALS_MAX: usize = 16;
+/// Versions and incarnations that a device may have. The bound of [`DeviceRecord::is_sane`] is
+/// twice as high, so whoever counts on from here still makes sense to others.
+const AGE_MAX: u64 = u64::MAX / 4;
+/// And those that others may tell of, so that a device which contradicts keeps to its bound.
+const HEARSAY_MAX: u64 = AGE_MAX / 2;
+/// How often a page is claimed back from another node.
+const RECLAIM_GAP: Span = Span::from_secs(1);
 
 /// What membership asks for.
 #[derive(Debug)]
@@ -102,6 +110,8 @@ struct Link {
     next_ping: Instant,
     /// It must be heard of by then.
     probe: Option<Instant>,
+    /// Not before this a page is claimed back from another node.
+    next_reclaim: Option<Instant>,
     peer: Option<Peer>,
 }
 
@@ -390,6 +400,7 @@ impl Membership {
             heard: now,
             next_ping: now,
             probe: None,
+            next_reclaim: None,
             peer: None,
         };
         self.links.insert(id, link);
@@ -413,8 +424,14 @@ impl Membership {
         };
         self.effects.push_back(Effect::Changed);
         let device = peer.record.device;
-        // A page that is only a guest has its life elsewhere; a second link keeps a peer.
-        if peer.role != Role::Guest && self.link_of(device).is_none() {
+        // A page that is only a guest, or has moved, has its life elsewhere; a second link keeps a
+        // peer.
+        let here = match peer.role {
+            Role::Node => true,
+            Role::Attached => self.is_page_of(device, self.record.device),
+            Role::Guest => false,
+        };
+        if here && self.link_of(device).is_none() {
             self.lose(device, on_purpose, now);
         }
     }

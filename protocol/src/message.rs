@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded;
 use crate::id::{DeviceId, Epoch, JobId, LeaseId};
 use crate::job::{JobHeader, KernelClass, Operand};
 use crate::status::{DeviceKind, DeviceState, JobStatus};
@@ -11,6 +12,17 @@ use crate::time::{Span, WallTime};
 /// The version of this protocol. Fields are added with defaults; a change that an older version
 /// could not ignore raises it.
 pub const VERSION: u32 = 1;
+
+/// The largest speed that a device may claim: a thousand petaflops. Sums stay finite.
+const MFLOPS_MAX: f64 = 1e12;
+/// Addresses of one device.
+pub const ADDRESSES_MAX: usize = 32;
+/// Records in one Gossip.
+pub const GOSSIP_MAX: usize = 512;
+/// Leases in one message: more than any device holds.
+pub const LEASES_MAX: usize = 16_384;
+/// Blocks in one Fetch.
+pub const FETCH_BLOCKS_MAX: usize = 65_536;
 
 /// Who says what to whom. A node forwards a header that is for somebody else by one hop: to a
 /// node it is linked with, or to a page that is attached to it.
@@ -39,6 +51,7 @@ pub struct DeviceRecord {
     /// What it is.
     pub kind: DeviceKind,
     /// `HOST:PORT` where it listens, best first; empty for a page.
+    #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]
     pub addresses: Vec<String>,
     /// The node that a page is attached to.
     pub via: Option<DeviceId>,
@@ -62,12 +75,11 @@ impl DeviceRecord {
     pub fn is_sane(&self) -> bool {
         self.name.len() <= 256
             && self.user_agent.len() <= 1_024
-            && self.addresses.len() <= 32
+            && self.addresses.len() <= ADDRESSES_MAX
             && self.addresses.iter().all(|address| address.len() <= 256)
             && self.classes.len() <= 8
             && self.slots <= 4_096
-            && self.mflops.is_finite()
-            && self.mflops >= 0.0
+            && (0.0..=MFLOPS_MAX).contains(&self.mflops)
             && self.version < u64::MAX / 2
             && self.incarnation < u64::MAX / 2
             && self.via.is_none_or(|via| via != self.device)
@@ -162,6 +174,7 @@ pub enum Message {
     /// News of devices.
     Gossip {
         /// Their records.
+        #[serde(deserialize_with = "bounded::list::<_, _, GOSSIP_MAX>")]
         devices: Vec<DeviceRecord>,
     },
     /// News of jobs, from their coordinator.
@@ -180,6 +193,7 @@ pub enum Message {
         /// The class that a worker must be able to do.
         class: KernelClass,
         /// Where a page can open a WebSocket to the coordinator, best first.
+        #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]
         addresses: Vec<String>,
     },
     /// A job has ended; its leases are void.
@@ -205,6 +219,7 @@ pub enum Message {
         /// The coordinator's epoch.
         epoch: Epoch,
         /// The leases.
+        #[serde(deserialize_with = "bounded::list::<_, _, LEASES_MAX>")]
         grants: Vec<Grant>,
     },
     /// Leases handed back.
@@ -212,6 +227,7 @@ pub enum Message {
         /// The job.
         job: JobId,
         /// Which.
+        #[serde(deserialize_with = "bounded::list::<_, _, LEASES_MAX>")]
         leases: Vec<LeaseId>,
         /// The device could not compute them, rather than would not.
         #[serde(default)]
@@ -224,6 +240,7 @@ pub enum Message {
         /// Of which factor.
         operand: Operand,
         /// Their places in the manifest, in the order they are needed.
+        #[serde(deserialize_with = "bounded::list::<_, _, FETCH_BLOCKS_MAX>")]
         blocks: Vec<u32>,
     },
     /// A block; the payload is its bytes.

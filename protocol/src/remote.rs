@@ -8,8 +8,14 @@ use crate::time::{Instant, Span};
 
 /// Statuses in one message.
 pub const NEWS_MAX: usize = 256;
-/// Jobs remembered.
+/// Jobs remembered, and those of one coordinator: the others keep room.
 const JOBS_MAX: usize = 4_096;
+/// See [`JOBS_MAX`].
+const JOBS_OF_ONE_MAX: usize = 1_024;
+/// Contributions remembered in all of them, and in those of one coordinator.
+const PARTS_MAX: usize = 32_768;
+/// See [`PARTS_MAX`].
+const PARTS_OF_ONE_MAX: usize = 8_192;
 /// How long the job of a coordinator that is gone is remembered.
 const KEPT: Span = Span::from_secs(2 * 3_600);
 /// How long an ended job is remembered, at most: its coordinator forgets it too.
@@ -65,7 +71,8 @@ impl RemoteJobs {
             if stolen {
                 continue;
             }
-            if known.is_none() && self.jobs.len() >= JOBS_MAX && !self.drop_one() {
+            self.jobs.remove(&job);
+            if !self.make_room(&status) {
                 continue;
             }
             let told = Told {
@@ -80,13 +87,43 @@ impl RemoteJobs {
         changed
     }
 
-    fn drop_one(&mut self) -> bool {
-        let ended = self
-            .jobs
-            .iter()
-            .filter(|(_, told)| told.status.state.has_ended() || told.lost);
-        let oldest = ended.min_by_key(|(_, told)| told.at).map(|(job, _)| *job);
-        oldest.is_some_and(|job| self.jobs.remove(&job).is_some())
+    /// Makes room for a status: first among the jobs of the same coordinator, then among all.
+    fn make_room(&mut self, status: &JobStatus) -> bool {
+        let of_one = Some(status.coordinator);
+        self.drop_until(of_one, status, JOBS_OF_ONE_MAX, PARTS_OF_ONE_MAX)
+            && self.drop_until(None, status, JOBS_MAX, PARTS_MAX)
+    }
+
+    /// Drops the jobs that ended or were lost first, those of `coordinator` or any, until there is
+    /// room for one more.
+    fn drop_until(
+        &mut self,
+        coordinator: Option<DeviceId>,
+        status: &JobStatus,
+        jobs_max: usize,
+        parts_max: usize,
+    ) -> bool {
+        let of = |told: &Told| coordinator.is_none_or(|id| told.status.coordinator == id);
+        loop {
+            let (mut jobs, mut parts) = (1, status.contributions.len());
+            for told in self.jobs.values().filter(|told| of(told)) {
+                jobs += 1;
+                parts += told.status.contributions.len();
+            }
+            if jobs <= jobs_max && parts <= parts_max {
+                return true;
+            }
+            let over = |told: &Told| told.lost || told.status.state.has_ended();
+            let droppable = self
+                .jobs
+                .iter()
+                .filter(|(_, told)| of(told) && over(told))
+                .min_by_key(|(_, told)| told.at)
+                .map(|(job, _)| *job);
+            if droppable.is_none_or(|job| self.jobs.remove(&job).is_none()) {
+                return false;
+            }
+        }
     }
 
     /// A coordinator is gone: its jobs stay as they were last seen, for a while.

@@ -12,9 +12,9 @@ mod results;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::id::{DeviceId, Epoch, LeaseId, MatrixId};
-use crate::io::DoneTile;
+use crate::io::{Checked, DoneTile};
 use crate::job::{JobHeader, Operand};
-use crate::message::{DeviceRecord, Grant, Message, Work};
+use crate::message::{DeviceRecord, FETCH_BLOCKS_MAX, Grant, Message, Work};
 use crate::plan;
 use crate::progress::Progress;
 use crate::share::{self, Capacity};
@@ -43,8 +43,6 @@ const CHECK_MIN: Span = Span::from_millis(25);
 const CHECK_MAX: Span = Span::from_millis(500);
 /// How many pending tiles of a share are compared to find the next one.
 const SCAN_MAX: usize = 1_024;
-/// Blocks in one Fetch.
-const FETCH_BLOCKS_MAX: usize = 65_536;
 
 /// What a job asks for.
 #[derive(Debug)]
@@ -175,6 +173,9 @@ impl<P> Scheduler<P> {
         let tiles = vec![Tile::Pending; header.tiling.len() as usize];
         let predicted = plan::predict(&header, me.mflops);
         let short = predicted.is_some_and(|seconds| seconds < ALONE_MAX.as_secs_f64());
+        let mut progress = Progress::default();
+        // It may compute a tile in a check although it takes no leases.
+        progress.know(me);
         Self {
             me: me.device,
             epoch: Epoch {
@@ -201,7 +202,7 @@ impl<P> Scheduler<P> {
             persisting: BTreeMap::new(),
             failures: BTreeMap::new(),
             recorded: BTreeSet::new(),
-            progress: Progress::default(),
+            progress,
             next_lease: first_lease,
             next_check: None,
             moved: now,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use gemmesh_protocol::engine::Engine;
 use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId, LeaseId};
-use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output};
+use gemmesh_protocol::io::{Checked, Config, Door, Input, LinkId, Output};
 use gemmesh_protocol::job::{JobHeader, KernelClass, Operand};
 use gemmesh_protocol::matrix::{Dtype, ElementType};
 use gemmesh_protocol::message::{
@@ -225,7 +225,11 @@ impl Run {
                 job,
                 tile,
                 lease,
-                valid: self.pick(2) == 0,
+                checked: self.one(&[
+                    Checked::Right,
+                    Checked::Wrong,
+                    Checked::Replaced(Work::default()),
+                ]),
                 payload,
             }],
             Output::Persist { job, done, .. } => vec![Input::Persisted {

@@ -69,6 +69,11 @@ impl Matrix {
         self.data[i * self.cols + j]
     }
 
+    /// Sets element (i, j).
+    pub fn set(&mut self, i: usize, j: usize, value: f64) {
+        self.data[i * self.cols + j] = value;
+    }
+
     /// Checks that this is `a`·`b`: sampled rows element by element, and the whole by
     /// Freivalds' test with a real random vector (x_j in ±[0.5, 1.5]): |C·x − A·(B·x)| of each row
     /// must be within 4·(inner + cols)·2⁻⁵³·|A|·(|B|·|x|), far above what rounding can do and far

@@ -35,6 +35,51 @@ fn huge_numbers_are_refused() {
     check("huge", |tile| fill(tile, 1e300));
 }
 
+#[test]
+fn infinities_of_the_wrong_sign_do_not_count() {
+    // Random vectors can not tell one infinity from another: only the product can.
+    let mesh = fresh_mesh();
+    let node = Options::loopback("infinite", &mesh)
+        .arg("--no-mdns")
+        .start();
+    let liar = Liar::join(&node, &mesh);
+    node.api.await_devices(2);
+    let lying = std::thread::spawn(move || liar.lie(|tile| fill(tile, f64::INFINITY)));
+
+    let (rows, inner, cols) = (1_300, 900, 1_100);
+    let (mut a, b) = (
+        Matrix::random(rows, inner, 5),
+        Matrix::random(inner, cols, 6),
+    );
+    for i in 0..rows {
+        a.set(i, 3, f64::INFINITY);
+    }
+    let (a_id, b_id) = (node.api.matrix(&a.npy()), node.api.matrix(&b.npy()));
+    until("a lie to be replaced", LIMIT, || {
+        let job = node.api.multiply(&a_id, &b_id);
+        let status = node.api.done(&job);
+        let product = Matrix::from_npy(&node.api.result(&job, "npy"));
+        for i in 0..rows {
+            for j in 0..cols {
+                let expected = f64::INFINITY * b.at(3, j);
+                assert_eq!(product.at(i, j), expected, "[{i}, {j}] of {status:#}");
+            }
+        }
+        let parts = status["contributions"].as_array().expect("a list");
+        assert!(
+            parts.iter().all(|part| part["name"] != "liar"),
+            "nothing of the liar's counts: {status:#}"
+        );
+        if tiles(&node, "replaced") > 0 {
+            Ok(())
+        } else {
+            Err(format!("{status:#}"))
+        }
+    });
+    drop(node);
+    lying.join().expect("the liar ends with its connection");
+}
+
 /// Runs a job of one honest node and a page that answers every lease with what `lie` makes.
 fn check(name: &str, lie: impl Fn(&mut [u8]) + Send + 'static) {
     let mesh = fresh_mesh();
@@ -178,11 +223,16 @@ impl Liar {
     }
 }
 
-/// How many tiles the node has refused, from its metrics.
+/// How many tiles the node has refused.
 fn refused_tiles(node: &Node) -> u64 {
+    tiles(node, "refused")
+}
+
+/// How many tiles of others had this outcome at the node, from its metrics.
+fn tiles(node: &Node, outcome: &str) -> u64 {
     let text = node.api.get("/metrics").expect(200).text();
     let lines = text.lines().filter(|line| {
-        line.starts_with("gemmesh_tiles_total") && line.contains("outcome=\"refused\"")
+        line.starts_with("gemmesh_tiles_total") && line.contains(&format!("outcome=\"{outcome}\""))
     });
     lines
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())

@@ -304,6 +304,31 @@ fn names_from_elsewhere_reach_neither_page_nor_terminal_as_more_than_text() {
 }
 
 #[test]
+fn a_page_of_a_host_that_a_member_only_talks_about_is_refused() {
+    let node = closed_node();
+    let address = node.api.address.as_str();
+    let mut link = raw::websocket(address, "/mesh", &[]).expect("an open door");
+    let mut talker = record(1, "talker");
+    talker.addresses = vec!["127.0.0.71:9".to_owned()];
+    let mut victim = record(2, "victim");
+    victim.addresses = vec!["127.0.0.72:9".to_owned()];
+    let gossip = Message::Gossip {
+        devices: vec![victim],
+    };
+    let mut header = from(1, gossip);
+    header.to = node.device().parse().expect("an id");
+    for frame in [hello(&mesh_of(&node), talker), codec::encode(&header, &[])] {
+        link.send(tungstenite::Message::binary(frame))
+            .expect("a link");
+    }
+    node.api.await_devices(3);
+    let open = |origin| raw::websocket(address, "/ws", &[("Origin", origin)]).map(drop);
+    assert_eq!(open("http://127.0.0.71"), Ok(()), "a member's own page");
+    assert_eq!(open("http://127.0.0.72"), Err(403), "hearsay");
+    assert_eq!(open("http://127.0.0.73"), Err(403), "a stranger");
+}
+
+#[test]
 fn answers_forbid_framing_sniffing_and_foreign_scripts() {
     let node = closed_node();
     for path in ["/", "/api/nodes", "/kitchen"] {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use gemmesh_protocol::message::ADDRESSES_MAX;
+
 use super::reach;
 
 /// One address of one network interface.
@@ -130,6 +132,8 @@ fn best_first(all: &[Interface]) -> Vec<IpAddr> {
     ips.dedup();
     // Members dial local addresses only; a public one is for people who know what they do.
     ips.sort_by_key(|ip| !reach::is_local(*ip));
+    // More than a record may hold would keep this node out of every mesh.
+    ips.truncate(ADDRESSES_MAX);
     if ips.is_empty() {
         ips.push(IpAddr::from([127, 0, 0, 1]));
     }

@@ -19,8 +19,9 @@ impl Membership {
             self.joined(&address, Ok(device));
             return;
         }
-        let at_capacity = self.dials.len() >= DIALS_MAX && !self.dials.contains_key(&address);
-        if at_capacity && !keep {
+        let hinted = self.dials.values().filter(|dial| dial.hinted).count();
+        if hinted >= DIALS_MAX && !self.dials.contains_key(&address) {
+            self.joined(&address, Err(Refusal::Full));
             return;
         }
         // Both sides of a discovery see each other: the smaller id dials first.
@@ -97,12 +98,18 @@ impl Membership {
             due.push(address.clone());
             true
         });
+        let dialling = self.dials.values().filter(|dial| dial.dialled.is_some());
+        let mut room = GOSSIPED_DIALS_MAX.saturating_sub(dialling.filter(|d| !d.hinted).count());
         for (id, known) in &mut self.devices {
             if known.next_dial.is_none_or(|next| now < next) {
                 continue;
             }
             if linked.contains(id) || known.record.addresses.is_empty() {
                 known.next_dial = None;
+                continue;
+            }
+            if room == 0 {
+                known.next_dial = Some(now + DIAL_GAP_MIN);
                 continue;
             }
             let addresses = &known.record.addresses;
@@ -120,6 +127,7 @@ impl Membership {
             if dial.dialled.is_none() && dial.next.is_none_or(|_| !dial.hinted) {
                 dial.dialled = Some(now);
                 due.push(address);
+                room -= 1;
             }
         }
         for address in due {

@@ -48,17 +48,28 @@ impl Membership {
                 self.send(id, device, Message::Pong { nonce: *nonce });
                 Fate::Consumed
             }
-            Message::Pong { .. } if own => Fate::Consumed,
+            Message::Pong { .. } if own => {
+                self.reclaim(id, now);
+                Fate::Consumed
+            }
             Message::Gossip { devices } if role == Role::Node && own => {
                 if devices.len() > GOSSIP_MAX || !devices.iter().all(DeviceRecord::is_sane) {
                     self.fault(id, now);
                 } else {
-                    self.merge(devices, Some(id), now);
+                    self.merge(devices, Some((id, device)), now);
                 }
                 Fate::Consumed
             }
             Message::Record(record) if own => {
-                if !record.is_sane() || record.device != device {
+                let kind = match role {
+                    Role::Node => DeviceKind::Native,
+                    Role::Attached | Role::Guest => DeviceKind::Browser,
+                };
+                if !record.is_sane()
+                    || record.device != device
+                    || record.kind != kind
+                    || record.version > AGE_MAX
+                {
                     self.fault(id, now);
                 } else {
                     self.handle_record(id, role, record, now);
@@ -119,7 +130,7 @@ impl Membership {
         now: Instant,
     ) {
         if role == Role::Node {
-            self.merge(std::slice::from_ref(record), Some(id), now);
+            self.merge(std::slice::from_ref(record), Some((id, record.device)), now);
             return;
         }
         let me = self.record.device;

@@ -45,8 +45,10 @@ impl Membership {
         if !record.is_sane() || from != record.device || record.kind != kind {
             return Some(Refusal::Malformed);
         }
-        let full = self.devices.len() >= self.devices_max
-            && self.devices.values().all(|known| known.lost.is_none());
+        if record.version.max(record.incarnation) > AGE_MAX {
+            return Some(Refusal::Malformed);
+        }
+        let full = self.devices.len() >= self.devices_max && self.droppable(true).is_none();
         (full && !self.devices.contains_key(&record.device)).then_some(Refusal::Full)
     }
 
@@ -176,6 +178,9 @@ impl Membership {
         if record.state == DeviceState::Lost {
             record.state = DeviceState::Ready;
         }
+        if role != Role::Node {
+            record.addresses.clear();
+        }
         if role == Role::Attached {
             record.via = Some(self.record.device);
         }
@@ -204,7 +209,7 @@ impl Membership {
             self.send(id, device, hello);
         }
         if role != Role::Guest {
-            self.merge(&[record], Some(id), now);
+            self.merge(&[record], Some((id, device)), now);
         }
         self.effects.push_back(Effect::Changed);
     }

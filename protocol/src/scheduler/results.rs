@@ -74,7 +74,7 @@ impl<P> Scheduler<P> {
         &mut self,
         tile: u32,
         lease: LeaseId,
-        valid: bool,
+        checked: Checked,
         payload: P,
         now: Instant,
     ) {
@@ -86,11 +86,22 @@ impl<P> Scheduler<P> {
             return;
         }
         let computed = self.verifying.remove(&tile).expect("found above");
-        if valid {
-            self.persist(tile, computed, payload);
-        } else {
-            self.reopen(tile);
-            self.quarantine(computed.device, lease, tile, now);
+        match checked {
+            Checked::Right => self.persist(tile, computed, payload),
+            Checked::Wrong => {
+                self.reopen(tile);
+                self.quarantine(computed.device, lease, tile, now);
+            }
+            Checked::Replaced(work) => {
+                self.verdict(computed.device, lease, tile, true, false);
+                let (device, lease) = (self.me, computed.lease);
+                let own = Computed {
+                    lease,
+                    device,
+                    work,
+                };
+                self.persist(tile, own, payload);
+            }
         }
     }
 

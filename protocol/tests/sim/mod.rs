@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use gemmesh_protocol::codec;
 use gemmesh_protocol::engine::Engine;
 use gemmesh_protocol::id::{BlockId, DeviceId, JobId, MatrixId};
-use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output, SlabTask};
+use gemmesh_protocol::io::{Checked, Config, Door, Input, LinkId, Output, SlabTask};
 use gemmesh_protocol::job::{JobHeader, KernelClass};
 use gemmesh_protocol::matrix::{Dtype, ElementType, Grid, Manifest};
 use gemmesh_protocol::message::{DeviceRecord, Header, Message, Refusal};
@@ -708,12 +708,15 @@ impl Sim {
                 lease,
                 payload,
             } => {
-                let valid = payload.data.last() == Some(&1);
+                let checked = match payload.data.last() {
+                    Some(&1) => Checked::Right,
+                    _ => Checked::Wrong,
+                };
                 let answer = Input::Verified {
                     job,
                     tile,
                     lease,
-                    valid,
+                    checked,
                     payload,
                 };
                 self.at(Span(500), Event::Input(host, Box::new(answer)));
