@@ -58,18 +58,23 @@ export function resultUrl(id, format) {
   return `/api/jobs/${id}/result?format=${format}`;
 }
 
+/** Where a matrix is. */
+export function matrixUrl(id, format) {
+  return `/api/matrices/${id}?format=${format}`;
+}
+
 /** The result of a job as nested arrays. */
 export async function resultJson(id) {
   return (await request(resultUrl(id, 'json'))).json();
 }
 
 /**
- * The first rows of a result as texts, read from the start of the CSV and no further: at most
- * `rows` rows, at most `cols` cells of each, at most 4 MiB.
+ * The first rows of the CSV at `url` as texts, read from its start and no further: at most `rows`
+ * rows, at most `cols` cells of each, at most 4 MiB.
  */
-export async function resultCorner(id, rows, cols) {
+export async function corner(url, rows, cols) {
   const abort = new AbortController();
-  const response = await request(resultUrl(id, 'csv'), { signal: abort.signal });
+  const response = await request(url, { signal: abort.signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const lines = [];
   let line = '';

@@ -22,6 +22,12 @@ export function scaled(value) {
   return integer.format(value);
 }
 
+/** Operations per second: 2.5e9 → "2.5 GFLOP/s". */
+export function rate(value) {
+  const text = scaled(value);
+  return `${text}${text.includes(' ') ? '' : ' '}FLOP/s`;
+}
+
 /** 2000000 → "1.91 MiB". */
 export function bytes(value) {
   let unit = 0;
@@ -41,6 +47,11 @@ export function duration(seconds) {
   const pad = (n) => String(n).padStart(2, '0');
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
   return `${Math.floor(whole / 3600)} h ${pad(Math.floor(whole / 60) % 60)} min`;
+}
+
+/** Text from elsewhere, whose direction of writing does not reach what stands beside it. */
+export function isolated(text) {
+  return `\u2068${text}\u2069`;
 }
 
 /** A double with the fewest digits that read back the same if they are few, else with eight. */

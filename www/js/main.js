@@ -14,9 +14,12 @@ import { mountJob, mountJobs } from './view-jobs.js';
 import { mountLog } from './view-log.js';
 import { mountMultiply } from './view-multiply.js';
 import { mountResult } from './view-result.js';
+import { acceptDrops } from './drop.js';
 
 /** The preview of a large result. */
 const CORNER = { rows: 8, cols: 6 };
+/** The preview of a file. */
+const FILE_CORNER = { rows: 4, cols: 4 };
 /** The longest that a form waits for an answer about a job whose news do not come over the socket. */
 const WAIT_S = 20;
 /** How long a page may be refused for its id before it takes another. */
@@ -27,11 +30,14 @@ const REFRESH_MS = 5_000;
 let seed = identity.seed();
 const build = detectBuild(new URLSearchParams(location.search).get('build'));
 const threadsMax = hardwareThreads();
+// A phone that nobody looks at is a lost worker; a hidden desktop page goes on.
+const handheld = isHandheld();
 
 let state = initialState({
   name: identity.name(seed),
   threads: threadsMax,
   threadsMax,
+  handheld,
   build,
   own: identity.ownJobs(),
 });
@@ -61,7 +67,7 @@ const actions = {
   setCell: (operand, row, col, text) => dispatch({ type: 'cell', operand, row, col, text }),
   setCells: (operand, cells) => dispatch({ type: 'cells', operand, cells }),
   setOption: (name, value) => dispatch({ type: 'option', name, value }),
-  setFile,
+  setFiles,
   removeFile: (operand) => dispatch({ type: 'file', operand, file: null }),
   fillRandom,
   clearCells: () => dispatch({ type: 'fill', a: { cells: {}, seed: null }, b: { cells: {}, seed: null } }),
@@ -72,6 +78,8 @@ const actions = {
 };
 
 const job = mountJob(place('job-place'), actions);
+// A file that misses both operands is not to replace the page.
+acceptDrops(document.documentElement, (files) => setFiles(state.form.a.file ? 'b' : 'a', files));
 const views = [
   mountHeader(place('header'), actions),
   mountContribution(place('contribution-place'), actions),
@@ -255,10 +263,6 @@ async function refresh() {
   }
 }
 
-// A phone that nobody looks at is a lost worker; a hidden desktop page goes on.
-
-const handheld = isHandheld();
-
 function visibility() {
   if (!handheld || !mesh) return;
   const hidden = document.visibilityState === 'hidden';
@@ -317,6 +321,13 @@ function fillRandom() {
   dispatch({ type: 'fill', a: random('a'), b: random('b') });
 }
 
+/** Files for an operand; a second one is for the other operand. */
+async function setFiles(operand, [first, second]) {
+  if (state.submission.phase !== 'idle') return;
+  await setFile(operand, first);
+  if (second && !state.submission.problem) await setFile(operand === 'a' ? 'b' : 'a', second);
+}
+
 async function setFile(operand, file) {
   const format = api.fileFormat(file.name);
   const early = !format ? strings.problem.fileType(file.name) : file.size === 0 ? strings.problem.emptyFile(file.name) : null;
@@ -330,9 +341,16 @@ async function setFile(operand, file) {
     dispatch({ type: 'file', operand, file: { name: file.name, matrix } });
     const problem = checkForm(state.form);
     if (problem?.field === 'file-b') dispatch({ type: 'submission', submission: { problem } });
+    preview(operand, matrix).catch((error) => log(error.message, 'warning'));
   } catch (error) {
     fail(error, operand);
   }
+}
+
+/** Shows the start of what the node read, so that people see whether it was read as they meant it. */
+async function preview(operand, { id, rows, cols }) {
+  const corner = await api.corner(api.matrixUrl(id, 'csv'), Math.min(rows, FILE_CORNER.rows), FILE_CORNER.cols);
+  dispatch({ type: 'preview', operand, id, rows: corner.map((row) => row.slice(0, cols)) });
 }
 
 async function upload(operand, body, format) {
@@ -345,6 +363,7 @@ async function upload(operand, body, format) {
 /** Puts what is not there yet, then submits. */
 async function run() {
   const { form } = state;
+  if (state.submission.phase !== 'idle') return;
   const problem = checkForm(form);
   if (problem) {
     dispatch({ type: 'submission', submission: { problem } });
@@ -420,7 +439,7 @@ async function follow(id) {
 async function loadResult({ job: id, rows, cols }) {
   const complete = rows <= GRID_MAX && cols <= GRID_MAX;
   try {
-    const data = complete ? (await api.resultJson(id)).data : await api.resultCorner(id, CORNER.rows, CORNER.cols);
+    const data = complete ? (await api.resultJson(id)).data : await api.corner(api.resultUrl(id, 'csv'), CORNER.rows, CORNER.cols);
     dispatch({ type: 'result', result: { job: id, rows: data, complete } });
   } catch (error) {
     dispatch({ type: 'result', result: { job: id, problem: { message: error.message, hint: error.hint } } });
@@ -429,9 +448,12 @@ async function loadResult({ job: id, rows, cols }) {
 
 async function cancelJob(id) {
   try {
+    dispatch({ type: 'jobProblem', problem: null });
     await api.cancel(id);
     tellJob(await api.job(id));
   } catch (error) {
+    dispatch({ type: 'open', job: id });
+    dispatch({ type: 'jobProblem', problem: { job: id, message: error.message, hint: error.hint } });
     log(error.message, 'warning');
   }
 }

@@ -28,22 +28,34 @@ export function parseTable(text) {
  * in. Integers stay strings of digits, so that none is rounded on the way.
  */
 export function readCells(form, operand) {
-  const { rows, cols } = shapeOf(form, operand);
-  const values = [];
-  for (let row = 0; row < rows; row += 1) {
-    values.push([]);
-    for (let col = 0; col < cols; col += 1) {
-      const text = (form[operand].cells[`${row},${col}`] ?? '').trim().replace(/^[−–]/, '-');
-      const value = readNumber(text, form.dtype);
-      if (value === undefined) {
-        const where = strings.multiply.cell(operand, row, col);
-        const problem = form.dtype === 'int' ? strings.problem.notAnInteger : strings.problem.notANumber;
-        return { problem: { field: `cell-${operand}-${row}-${col}`, operand, ...problem(where, text) } };
-      }
-      values[row].push(value);
-    }
+  const cells = cellsOf(form, operand);
+  const wrong = cells.find(({ value }) => value === undefined);
+  if (wrong) {
+    const where = strings.multiply.cell(operand, wrong.row, wrong.col);
+    const problem = form.dtype === 'int' ? strings.problem.notAnInteger : strings.problem.notANumber;
+    return { problem: { field: wrong.field, operand, ...problem(where, wrong.text) } };
   }
+  const values = [];
+  for (const { row, value } of cells) (values[row] ??= []).push(value);
   return { values };
+}
+
+/** The fields of the cells of an operand that are no numbers of the element type. */
+export function badCells(form, operand) {
+  return cellsOf(form, operand)
+    .filter(({ value }) => value === undefined)
+    .map(({ field }) => field);
+}
+
+/** The cells of an operand row by row; what is no number has no value. */
+function cellsOf(form, operand) {
+  const { rows, cols } = shapeOf(form, operand);
+  return Array.from({ length: rows * cols }, (_, index) => {
+    const row = Math.floor(index / cols);
+    const col = index % cols;
+    const text = (form[operand].cells[`${row},${col}`] ?? '').trim().replace(/^[−–]/, '-');
+    return { row, col, text, field: `cell-${operand}-${row}-${col}`, value: readNumber(text, form.dtype) };
+  });
 }
 
 function readNumber(text, dtype) {
@@ -63,7 +75,7 @@ function readNumber(text, dtype) {
 export function checkForm(form) {
   for (const name of ['rows', 'inner', 'cols']) {
     if (!Number.isInteger(form[name]) || form[name] < 1 || form[name] > DIMENSION_MAX) {
-      return { field: `dim-${name}`, ...strings.problem.dimension(DIMENSION_MAX) };
+      return { field: `dim-${name}`, ...strings.problem.dimension(name, DIMENSION_MAX) };
     }
   }
   const a = shapeOf(form, 'a');

@@ -15,6 +15,7 @@ export function initialState(device) {
       name: device.name,
       threads: device.threads,
       threadsMax: device.threadsMax,
+      handheld: device.handheld,
       paused: false,
       away: false,
       computing: 0,
@@ -27,6 +28,8 @@ export function initialState(device) {
     jobs: {},
     own: device.own ?? [],
     openJob: null,
+    /** What went wrong with an action on a job: `{job, message, hint}`. */
+    jobProblem: null,
     result: null,
     form: {
       rows: 2,
@@ -80,6 +83,13 @@ export function jobList(state) {
     (x, y) =>
       own.has(y.job) - own.has(x.job) || (x.submitted < y.submitted ? 1 : x.submitted > y.submitted ? -1 : 0),
   );
+}
+
+/** Devices for the list: this page, its node, then who is there, by name. */
+export function deviceList({ devices, me, connection }) {
+  const rank = ({ device, state: now }) =>
+    device === me.device ? 0 : device === connection.node?.device ? 1 : now === 'lost' ? 3 : 2;
+  return [...devices].sort((x, y) => rank(x) - rank(y) || x.name.localeCompare(y.name, 'en', { numeric: true }) || (x.device < y.device ? -1 : 1));
 }
 
 /** A job's state is final. */
@@ -153,6 +163,13 @@ const handlers = {
     return withForm(next, { cols, ...(other ? {} : { inner: rows }), preset: 'custom' });
   },
 
+  // What the node read from a file, for the file that is still there.
+  preview: (state, { operand, id, rows }) => {
+    const { file } = state.form[operand];
+    if (file?.matrix.id !== id) return state;
+    return { ...state, form: { ...state.form, [operand]: { ...state.form[operand], file: { ...file, preview: rows } } } };
+  },
+
   option: (state, { name, value }) => withForm(state, { [name]: value }),
 
   submission: (state, { submission }) => ({
@@ -164,11 +181,14 @@ const handlers = {
     ...state,
     own: [job, ...state.own].slice(0, 100),
     openJob: job,
+    jobProblem: null,
     result: null,
     submission: { phase: 'idle', operand: null, percent: 0, problem: null },
   }),
 
-  open: (state, { job }) => ({ ...state, openJob: job, result: state.result?.job === job ? state.result : null }),
+  jobProblem: (state, { problem }) => ({ ...state, jobProblem: problem }),
+
+  open: (state, { job }) => ({ ...state, openJob: job, jobProblem: null, result: state.result?.job === job ? state.result : null }),
 
   result: (state, { result }) => (result.job === state.openJob ? { ...state, result } : state),
 

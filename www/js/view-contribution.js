@@ -10,10 +10,9 @@ export function mountContribution(root, actions) {
   const values = {};
   const list = h('dl', { class: 'facts' });
   for (const [name, label] of Object.entries(text.fields)) {
-    values[name] = h('dd', { id: `contribution-${name}`, 'data-testid': `contribution-${name}` });
-    list.append(h('div', { class: `fact fact-${name}` }, h('dt', {}, label), values[name]));
+    values[name] = h('span', { id: `contribution-${name}`, 'data-testid': `contribution-${name}`, role: name === 'status' ? 'status' : null });
+    list.append(h('div', { class: `fact fact-${name}` }, h('dt', {}, label), h('dd', {}, values[name])));
   }
-  setAttribute(values.status, 'role', 'status');
 
   const name = h('input', {
     id: 'device-name',
@@ -34,6 +33,7 @@ export function mountContribution(root, actions) {
   const threadsText = h('output', { id: 'threads-value', for: 'threads' });
   const pause = h('button', { id: 'pause', type: 'button', onclick: actions.togglePause });
   const speed = h('p', { id: 'speed', class: 'quiet' });
+  const keepOpen = h('p', { id: 'keep-open', class: 'quiet', hidden: true }, text.keepOpen);
   const unsupported = h('p', { class: 'problem', hidden: true }, text.unsupported);
 
   root.append(
@@ -50,6 +50,7 @@ export function mountContribution(root, actions) {
         pause,
       ),
       speed,
+      keepOpen,
     ),
   );
 
@@ -74,6 +75,7 @@ export function mountContribution(root, actions) {
     setText(pause, me.paused ? text.resume : text.pause);
     setAttribute(pause, 'aria-pressed', me.paused);
     show(unsupported, !me.build);
+    show(keepOpen, me.handheld && Boolean(me.build));
     pause.disabled = threads.disabled = !me.build;
     setText(speed, me.mflops ? text.speed(me.mflops, me.limit, me.build) : '');
   };

@@ -2,6 +2,7 @@
 
 import { card, h, keyed, setAttribute, setText, show, table } from './dom.js';
 import { number } from './format.js';
+import { deviceList } from './state.js';
 import { strings } from './strings.js';
 
 const text = strings.devices;
@@ -9,16 +10,19 @@ const text = strings.devices;
 export function mountDevices(root) {
   const { element, body } = table('devices-table', text.heading, text.columns);
   const summary = h('p', { id: 'devices-summary', class: 'quiet' });
-  root.append(card('devices', text.heading, summary, h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': text.heading }, element)));
+  root.append(card('devices', text.heading, summary, h('div', { class: 'scroll devices-scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(text.heading) }, element)));
 
-  return ({ devices, me, connection }) => {
-    const threads = devices.filter((device) => device.state !== 'lost').reduce((sum, device) => sum + device.slots, 0);
-    setText(summary, devices.length ? text.summary(devices.length, threads) : text.empty);
+  return (state) => {
+    const { me, connection } = state;
+    const devices = deviceList(state);
+    const there = devices.filter((device) => device.state !== 'lost');
+    const threads = there.reduce((sum, device) => sum + device.slots, 0);
+    setText(summary, devices.length ? text.summary(there.length, threads, devices.length - there.length) : text.empty);
     show(element, devices.length > 0);
     keyed(body, devices, (device) => device.device, createRow, (row, device) => {
       const tag = device.device === me.device ? text.me : device.device === connection.node?.device ? text.home : '';
       setAttribute(row, 'data-state', device.state);
-      setText(row.cells[0].firstChild, device.name);
+      setText(row.cells[0].firstChild, device.name.trim() || device.device.slice(0, 8));
       setText(row.cells[0].lastChild, tag);
       show(row.cells[0].lastChild, tag !== '');
       setAttribute(row.cells[0], 'title', device.address);

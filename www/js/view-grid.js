@@ -21,7 +21,8 @@ export function createGrid(operand, actions) {
 
   return {
     element: h('div', { class: 'scroll grid-scroll' }, table),
-    update({ rows, cols }, cells, problemField) {
+    /** `wrong`: the ids of the cells that are no numbers; the message is about the one `described`. */
+    update({ rows, cols }, cells, wrong, described) {
       if (shape !== `${rows},${cols}`) {
         shape = `${rows},${cols}`;
         inputs = createCells(operand, rows, cols);
@@ -31,9 +32,9 @@ export function createGrid(operand, actions) {
         row.forEach((input, j) => {
           const text = cells[`${i},${j}`] ?? '';
           if (input.value !== text) input.value = text;
-          const wrong = input.id === problemField;
-          setAttribute(input, 'aria-invalid', wrong ? 'true' : null);
-          setAttribute(input, 'aria-describedby', wrong ? `problem-${operand}-message` : null);
+          const bad = wrong.has(input.id);
+          setAttribute(input, 'aria-invalid', bad ? 'true' : null);
+          setAttribute(input, 'aria-describedby', input.id === described ? `problem-${operand}-message` : null);
         }),
       );
     },

@@ -6,23 +6,28 @@ import { strings } from './strings.js';
 export function mountHeader(root, actions) {
   const node = h('span', { id: 'node-name', class: 'node-name' });
   const phase = h('span', { id: 'connection-state', class: 'connection', role: 'status' });
+  // Apart from the status, so that a screen reader does not read every second aloud.
+  const next = h('span', { id: 'next-try', class: 'next-try quiet', 'aria-hidden': 'true' });
   const retry = h('button', { id: 'retry', type: 'button', class: 'small', onclick: actions.reconnect }, strings.connection.retry);
   root.append(
     h('div', { class: 'brand' }, h('img', { src: '/icons/icon.svg', alt: '', width: 32, height: 32 }), h('h1', {}, strings.title)),
-    h('div', { class: 'where' }, node, phase, retry),
+    h('div', { class: 'where' }, node, phase, next, retry),
   );
 
   return ({ connection, now }) => {
     setText(node, connection.node ? strings.connection.node(connection.node.name) : '');
     setAttribute(phase, 'data-state', connection.phase);
-    setText(phase, phaseText(connection, now));
+    setText(phase, phaseText(connection));
+    show(next, connection.phase === 'waiting');
+    setText(next, connection.phase === 'waiting' ? strings.connection.nextTry(secondsLeft(connection, now)) : '');
     show(retry, connection.phase === 'waiting');
   };
 }
 
-function phaseText({ phase, retryAt, reason }, now) {
-  if (phase !== 'waiting') return strings.connection[phase];
-  const refusal = strings.connection.refused[reason];
-  const countdown = strings.connection.waiting(Math.max(0, Math.ceil((retryAt - now) / 1000)));
-  return refusal ? `${refusal} ${countdown}` : countdown;
+function phaseText({ phase, reason }) {
+  return (phase === 'waiting' && strings.connection.refused[reason]) || strings.connection[phase];
+}
+
+function secondsLeft({ retryAt }, now) {
+  return Math.max(0, Math.ceil((retryAt - now) / 1000));
 }

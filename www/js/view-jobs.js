@@ -1,7 +1,7 @@
 // The list of jobs, and one job in detail.
 
-import { card, h, keyed, setAttribute, setText, show, table } from './dom.js';
-import { bytes, duration, number, scaled } from './format.js';
+import { card, h, keyed, problemBox, setAttribute, setText, show, table } from './dom.js';
+import { bytes, duration, number, rate } from './format.js';
 import { strings } from './strings.js';
 import { hasEnded, jobList } from './state.js';
 
@@ -33,9 +33,7 @@ function createItem(job, actions) {
     h(
       'button',
       { type: 'button', class: 'job-open', onclick: () => actions.openJob(job.job) },
-      h('span', { class: 'job-title' }),
-      h('span', { class: 'tag' }, strings.jobs.own),
-      h('span', { class: 'job-shape quiet' }),
+      h('span', { class: 'job-words' }, h('span', { class: 'job-title' }), h('span', { class: 'tag' }, strings.jobs.own), h('span', { class: 'job-shape quiet' })),
       h('span', { class: 'state' }),
     ),
     h('progress', { max: 1 }),
@@ -71,6 +69,7 @@ export function mountJob(root, actions) {
   const progress = h('progress', { id: 'progress', max: 1, 'aria-label': strings.job.progress });
   const percent = h('span', { id: 'progress-text', class: 'numeric' });
   const error = h('p', { id: 'job-error', class: 'problem', role: 'alert', hidden: true });
+  const problem = problemBox('job-problem');
   const facts = {};
   const list = h('dl', { class: 'facts' });
   for (const [name, label] of Object.entries(strings.job.facts)) {
@@ -79,21 +78,21 @@ export function mountJob(root, actions) {
   }
   const contributions = table('contributions-table', strings.job.contributions, strings.job.columns);
   const none = h('p', { class: 'quiet' }, strings.job.noContributions);
-  const cancel = h('button', { id: 'job-cancel', type: 'button', onclick: () => actions.cancelJob(section.dataset.job) }, strings.jobs.cancel);
+  const cancel = h('button', { id: 'job-cancel', type: 'button', class: 'small', onclick: () => actions.cancelJob(section.dataset.job) }, strings.jobs.cancel);
   const close = h('button', { id: 'job-close', type: 'button', class: 'small', onclick: () => actions.openJob(null) }, strings.job.close);
   const result = h('div', { id: 'result' });
   const section = h(
     'section',
     { id: 'job', class: 'card', 'aria-labelledby': 'job-heading', hidden: true },
     h('div', { class: 'row spread' }, heading, h('div', { class: 'row' }, state, close)),
-    h('div', { class: 'row progress-row' }, progress, percent),
+    h('div', { class: 'row progress-row' }, progress, percent, cancel),
     error,
+    problem.element,
     result,
     list,
     h('h3', {}, strings.job.contributions),
     none,
-    h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.job.contributions }, contributions.element),
-    h('div', { class: 'row' }, cancel),
+    h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(strings.job.contributions) }, contributions.element),
   );
   root.append(section);
 
@@ -110,11 +109,12 @@ export function mountJob(root, actions) {
     setAttribute(section, 'data-state', job.state);
     show(error, Boolean(job.error));
     setText(error, job.error ?? '');
+    problem.update(page.jobProblem?.job === job.job ? page.jobProblem : null);
     const operations = 2 * job.rows * job.inner * job.cols;
     setText(facts.shape, strings.jobs.shape(job));
     setText(facts.tiles, strings.jobs.tiles(job.tiles_done, job.tiles_total));
     setText(facts.time, duration(job.seconds));
-    setText(facts.speed, job.state === 'done' && job.seconds > 0 ? `${scaled(operations / job.seconds)}flop/s` : strings.contribution.none);
+    setText(facts.speed, job.state === 'done' && job.seconds > 0 ? rate(operations / job.seconds) : strings.contribution.none);
     setText(facts.coordinator, page.devices.find(({ device }) => device === job.coordinator)?.name ?? job.coordinator.slice(0, 8));
     setText(facts.traffic, bytes(job.bytes_sent));
     setText(facts.id, job.job);
@@ -132,7 +132,7 @@ function updateContributions(body, contributions, me) {
   keyed(body, sorted, ({ device }) => device, createContribution, (row, part) => {
     const cells = row.cells;
     setAttribute(cells[0], 'title', part.user_agent);
-    setText(cells[0].firstChild, part.name);
+    setText(cells[0].firstChild, part.name.trim() || part.device.slice(0, 8));
     setText(cells[0].lastChild, strings.devices.me);
     show(cells[0].lastChild, part.device === me);
     setText(cells[1], strings.devices.kind[part.kind] ?? part.kind);

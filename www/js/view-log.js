@@ -6,8 +6,8 @@ import { strings } from './strings.js';
 const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
 
 export function mountLog(root) {
-  const list = h('ol', { id: 'log-list', class: 'log', role: 'log', 'aria-labelledby': 'log-heading', tabindex: 0 });
-  root.append(card('log', strings.log.heading, list));
+  const list = h('ol', { id: 'log-list', class: 'log' });
+  root.append(card('log', strings.log.heading, h('div', { class: 'log-scroll', role: 'log', 'aria-labelledby': 'log-heading', tabindex: 0 }, list)));
 
   return ({ log }) => {
     keyed(

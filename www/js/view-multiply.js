@@ -4,10 +4,14 @@ import { card, h, problemBox, setAttribute, setText, show } from './dom.js';
 import { bytes } from './format.js';
 import { strings } from './strings.js';
 import { DIMENSION_MAX, isFixed, shapeOf, sourceOf } from './state.js';
-import { elementBytes } from './matrix-input.js';
+import { badCells, elementBytes } from './matrix-input.js';
 import { createGrid } from './view-grid.js';
+import { acceptDrops } from './drop.js';
+import { fillMatrix } from './view-matrix.js';
 
 const text = strings.multiply;
+/** Columns of an operand's cells that fit beside the other operand. */
+const SIDE_BY_SIDE_MAX = 6;
 const PRESETS = [2, 3, 4, 10, 50, 100, 1000, 'custom'];
 
 export function mountMultiply(root, actions) {
@@ -38,18 +42,20 @@ export function mountMultiply(root, actions) {
   const progress = h('progress', { id: 'submission-progress', max: 100, hidden: true, 'aria-label': text.running });
   const run = h('button', { id: 'run', type: 'submit', class: 'primary' }, text.run);
 
+  const panels = h('div', { class: 'operands' }, operands.a.element, h('span', { class: 'times', 'aria-hidden': 'true' }, '×'), operands.b.element);
+
   const form = h(
     'form',
     { id: 'multiply-form', novalidate: true },
     h('div', { class: 'presets', role: 'group', 'aria-label': text.presets }, ...presets.values()),
-    h('div', { class: 'dimensions' }, ...Object.values(dimensions).map((field) => field.element)),
+    h('div', { class: 'dimensions' }, ...Object.values(dimensions).flatMap((field) => [field.element, field.problem])),
     h(
       'div',
       { class: 'row' },
       h('button', { id: 'fill-random', type: 'button', onclick: actions.fillRandom }, text.fillRandom),
       h('button', { id: 'clear', type: 'button', onclick: actions.clearCells }, text.clear),
     ),
-    h('div', { class: 'operands' }, operands.a.element, h('span', { class: 'times', 'aria-hidden': 'true' }, '×'), operands.b.element),
+    panels,
     hint,
     h(
       'div',
@@ -82,6 +88,7 @@ export function mountMultiply(root, actions) {
     for (const [name, part] of Object.entries(dimensions)) {
       part.update(draft[name], isFixed(draft, name), field === `dim-${name}` ? submission.problem : null);
     }
+    setAttribute(panels, 'data-wide', hasWideCells(draft));
     for (const name of ['a', 'b']) {
       operands[name].update(draft, busy, operand === name && !field?.startsWith('dim-') ? submission.problem : null, field);
     }
@@ -90,7 +97,8 @@ export function mountMultiply(root, actions) {
     dtype.value = draft.dtype;
     reproducible.checked = draft.reproducible;
     if (document.activeElement !== jobName) jobName.value = draft.name;
-    run.disabled = busy;
+    // Not `disabled`, which would take the focus away.
+    setAttribute(run, 'aria-disabled', busy ? 'true' : null);
     show(progress, submission.phase === 'uploading' || submission.phase === 'generating');
     progress.value = submission.percent;
     setText(status, statusText(submission));
@@ -120,7 +128,8 @@ function dimensionField(name, actions) {
     oninput: () => actions.setDimension(name, input.value === '' ? NaN : Number(input.value)),
   });
   return {
-    element: h('div', { class: 'field' }, h('label', { for: `dim-${name}` }, text[name]), input, problem.element),
+    element: h('div', { class: 'field' }, h('label', { for: `dim-${name}` }, text[name]), input),
+    problem: problem.element,
     update(value, fixed, found) {
       if (Number.isFinite(value) && Number(input.value) !== value) input.value = value;
       input.readOnly = fixed;
@@ -135,14 +144,22 @@ function operandPanel(name, actions) {
   const grid = createGrid(name, actions);
   const shape = h('span', { id: `shape-${name}`, class: 'shape' });
   const about = h('p', { id: `about-${name}`, class: 'about' });
+  const preview = h('tbody');
+  const caption = h('caption');
+  const previewTable = h(
+    'div',
+    { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': text.previewLabel(name), hidden: true },
+    h('table', { id: `preview-${name}`, class: 'result-table' }, caption, preview),
+  );
   const problem = problemBox(`problem-${name}`);
   const file = h('input', {
     id: `file-${name}`,
     type: 'file',
+    multiple: true,
     accept: '.npy,.csv,.mtx',
     class: 'visually-hidden',
     onchange: () => {
-      if (file.files[0]) actions.setFile(name, file.files[0]);
+      if (file.files.length > 0) actions.setFiles(name, [...file.files]);
       file.value = '';
     },
   });
@@ -153,10 +170,12 @@ function operandPanel(name, actions) {
     h('legend', {}, text.operand[name], ' ', shape),
     grid.element,
     about,
+    previewTable,
     problem.element,
     h('div', { class: 'row file-row' }, file, h('label', { for: `file-${name}`, class: 'button small' }, text.chooseFile), remove, h('span', { class: 'quiet' }, text.dropHint)),
   );
-  acceptDrops(element, (dropped) => actions.setFile(name, dropped));
+  acceptDrops(element, (dropped) => actions.setFiles(name, dropped));
+  let previewed = null;
 
   return {
     element,
@@ -164,17 +183,41 @@ function operandPanel(name, actions) {
       const { rows, cols } = shapeOf(form, name);
       const source = sourceOf(form, name);
       const valid = Number.isInteger(rows) && Number.isInteger(cols) && rows > 0 && cols > 0;
-      setText(shape, valid ? text.shape(rows, cols) : '');
+      element.disabled = busy;
+      problem.update(found);
+      // While a number is being typed the panel stays as it was.
+      if (!valid) return;
+      setText(shape, text.shape(rows, cols));
       setAttribute(element, 'data-source', source);
-      grid.show(source === 'cells' && valid);
-      if (source === 'cells' && valid) grid.update({ rows, cols }, form[name].cells, field);
+      grid.show(source === 'cells');
+      if (source === 'cells') grid.update({ rows, cols }, form[name].cells, wrongCells(form, name, field), field);
       show(about, source !== 'cells');
       setText(about, aboutText(form, name, source, rows * cols));
       show(remove, source === 'file');
-      element.disabled = busy;
-      problem.update(found);
+      updatePreview(form[name].file);
     },
   };
+
+  function updatePreview(file) {
+    const values = file?.preview ?? null;
+    show(previewTable, values !== null);
+    if (values === previewed) return;
+    previewed = values;
+    if (values === null) return;
+    const { rows, cols } = file.matrix;
+    fillMatrix(preview, values, { rows, cols });
+    setText(caption, text.preview(values.length === rows && values[0].length === cols));
+  }
+}
+
+/** Cells that are too many to stand side by side. */
+function hasWideCells(form) {
+  return ['a', 'b'].some((name) => sourceOf(form, name) === 'cells' && shapeOf(form, name).cols > SIDE_BY_SIDE_MAX);
+}
+
+/** Cells to mark: once one is refused, all that would be. */
+function wrongCells(form, name, field) {
+  return field?.startsWith('cell-') ? new Set(badCells(form, name)) : new Set();
 }
 
 function aboutText(form, name, source, elements) {
@@ -184,22 +227,4 @@ function aboutText(form, name, source, elements) {
     return text.file(file.name, text.shape(rows, cols), dtype);
   }
   return Number.isFinite(elements) ? text.random(bytes(elements * elementBytes(form.dtype)), form[name].seed?.[0]) : '';
-}
-
-function acceptDrops(element, accept) {
-  const over = (event) => {
-    event.preventDefault();
-    element.classList.add('dropping');
-  };
-  element.addEventListener('dragenter', over);
-  element.addEventListener('dragover', over);
-  element.addEventListener('dragleave', (event) => {
-    if (!element.contains(event.relatedTarget)) element.classList.remove('dropping');
-  });
-  element.addEventListener('drop', (event) => {
-    event.preventDefault();
-    element.classList.remove('dropping');
-    const [dropped] = event.dataTransfer.files;
-    if (dropped) accept(dropped);
-  });
 }

@@ -39,8 +39,9 @@ pub async fn list(query: &QueryArgs) -> Result<(), CliError> {
         ("TYPE", Align::Left),
         ("TILES", Align::Right),
         ("TIME", Align::Right),
-        ("SUBMITTED", Align::Left),
-    ]);
+        ("AGE", Align::Right),
+    ])
+    .optional(&["TYPE", "AGE", "SHAPE", "TIME", "TILES"]);
     for job in &jobs {
         table.row(vec![
             job.job.short(),
@@ -54,10 +55,10 @@ pub async fn list(query: &QueryArgs) -> Result<(), CliError> {
                 text::grouped(job.tiles_total)
             ),
             text::seconds(job.seconds),
-            job.submitted.to_string(),
+            text::age(job.submitted),
         ]);
     }
-    output::print(&table.render(0))
+    output::print(&table.render(0, output::columns()))
 }
 
 /// Shows one job.
@@ -108,7 +109,7 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     }
     if !job.contributions.is_empty() {
         lines.push('\n');
-        lines.push_str(&contributions(&job).render(0));
+        lines.push_str(&contributions(&job).render(0, output::columns()));
     }
     output::print(&lines)
 }
@@ -187,7 +188,7 @@ pub async fn nodes(query: &QueryArgs) -> Result<(), CliError> {
     devices.sort_by(|x, y| {
         (x.state == DeviceState::Lost, &x.name).cmp(&(y.state == DeviceState::Lost, &y.name))
     });
-    output::print(&device_table(&devices).render(0))
+    output::print(&device_table(&devices).render(0, output::columns()))
 }
 
 fn device_table(devices: &[DeviceEntry]) -> Table {
@@ -196,11 +197,12 @@ fn device_table(devices: &[DeviceEntry]) -> Table {
         ("NAME", Align::Left),
         ("KIND", Align::Left),
         ("STATE", Align::Left),
-        ("SLOTS", Align::Right),
+        ("THREADS", Align::Right),
         ("MFLOPS", Align::Right),
         ("ADDRESS", Align::Left),
-        ("SINCE", Align::Left),
-    ]);
+        ("SEEN FOR", Align::Right),
+    ])
+    .optional(&["DEVICE", "SEEN FOR", "KIND", "THREADS", "ADDRESS"]);
     for device in devices {
         table.row(vec![
             device.device.short(),
@@ -216,7 +218,7 @@ fn device_table(devices: &[DeviceEntry]) -> Table {
             device.slots.to_string(),
             text::mflops(device.mflops),
             text::clean(&device.address),
-            device.since.to_string(),
+            text::age(device.since),
         ]);
     }
     table
@@ -227,13 +229,14 @@ pub fn contributions(job: &JobStatus) -> Table {
     let mut table = Table::new(&[
         ("DEVICE", Align::Left),
         ("KIND", Align::Left),
-        ("SLOTS", Align::Right),
+        ("THREADS", Align::Right),
         ("TILES", Align::Right),
         ("ROWS", Align::Right),
         ("SHARE", Align::Right),
         ("MS", Align::Right),
         ("MFLOPS", Align::Right),
-    ]);
+    ])
+    .optional(&["THREADS", "KIND", "ROWS"]);
     let total: u64 = job.contributions.iter().map(|part| part.operations).sum();
     for part in &job.contributions {
         let share = if total == 0 {
@@ -361,7 +364,7 @@ mod tests {
             "since": "2026-01-01T00:00:00.000Z",
         }]);
         let devices: Vec<DeviceEntry> = serde_json::from_value(entry).unwrap();
-        let text = device_table(&devices).render(0);
+        let text = device_table(&devices).render(0, None);
         assert!(
             text.contains("[2Jevil") && text.contains("1,234") && text.contains("lost"),
             "{text}"

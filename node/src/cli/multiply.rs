@@ -466,7 +466,11 @@ fn report(status: &JobStatus) {
         text::count(progress::helpers(status), "device")
     ));
     output::note(&line);
-    output::note(jobs::contributions(status).render(2).trim_end());
+    output::note(
+        jobs::contributions(status)
+            .render(2, output::note_columns())
+            .trim_end(),
+    );
 }
 
 fn short(job: &str) -> String {

@@ -38,6 +38,21 @@ pub fn json(value: &Value) -> Result<(), CliError> {
     print(&format!("{}\n", text::json(value)))
 }
 
+/// The width of the terminal that standard output is, if it is one.
+pub fn columns() -> Option<usize> {
+    width(&console::Term::stdout())
+}
+
+/// The width of the terminal that standard error is, if it is one.
+pub fn note_columns() -> Option<usize> {
+    width(&console::Term::stderr())
+}
+
+fn width(terminal: &console::Term) -> Option<usize> {
+    let size = terminal.is_term().then(|| terminal.size_checked());
+    size.flatten().map(|(_, columns)| columns.into())
+}
+
 /// Tells the person something; a lost standard error is no reason to stop.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");

@@ -42,8 +42,11 @@ impl Progress {
 
     /// A job as it stands.
     pub fn job(&self, status: &JobStatus) {
-        let template = "{bar:28.cyan/dim} {pos}/{len} tiles  {msg}";
-        let style = ProgressStyle::with_template(template).expect("the template is well formed");
+        // What follows the bar has the first claim on a narrow terminal.
+        let columns = super::output::note_columns().unwrap_or(80);
+        let bar = columns.saturating_sub(60).clamp(8, 28);
+        let template = format!("{{bar:{bar}.cyan/dim}} {{pos}}/{{len}} tiles  {{wide_msg}}");
+        let style = ProgressStyle::with_template(&template).expect("the template is well formed");
         self.bar.disable_steady_tick();
         self.bar.set_style(style.progress_chars("━━─"));
         self.bar.set_length(status.tiles_total);

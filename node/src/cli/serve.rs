@@ -85,7 +85,8 @@ fn picture(when: When, addresses: &[String]) -> Option<String> {
         None
     };
     let address = best.or(asked).filter(|_| wanted)?;
-    qr::render(&format!("http://{address}"), terminal)
+    // Colours make the code black on white on any terminal; `NO_COLOR` is obeyed all the same.
+    qr::render(&format!("http://{address}"), console::colors_enabled())
 }
 
 fn is_loopback(address: &str) -> bool {
@@ -108,18 +109,26 @@ impl Banner<'_> {
         let mut lines = vec![
             String::new(),
             format!(
-                "  gemmesh {}   device {} ({})",
+                "  gemmesh {} · {} ({}) · mesh {}",
                 env!("CARGO_PKG_VERSION"),
                 config.name,
-                self.device
+                self.device,
+                config.mesh
             ),
             format!(
-                "  mesh {} · {} · up to {} of memory · data in {}",
-                config.mesh,
+                "  {} · up to {} of memory",
                 text::count(config.threads.into(), "thread"),
-                text::bytes(config.memory),
-                config.data_dir.display()
+                text::bytes(config.memory)
             ),
+            format!("  data in {}", config.data_dir.display()),
+            String::new(),
+            "  On another computer:  gemmesh serve".to_owned(),
+            format!(
+                "  To multiply:          gemmesh multiply a.npy b.npy -o c.npy{}",
+                self.node_option()
+            ),
+            "  Nobody shows up?      gemmesh doctor".to_owned(),
+            "  To stop:              Ctrl-C".to_owned(),
             String::new(),
         ];
         let mut urls: Vec<String> = self
@@ -131,31 +140,38 @@ impl Banner<'_> {
             urls.push(self.local.to_owned());
         }
         let reachable = self.addresses.iter().any(|address| !is_loopback(address));
-        lines.push(if reachable {
-            "  Open one of these in a browser on any device of this network; it joins by itself:"
-                .to_owned()
-        } else {
-            "  Only this device can reach this node:".to_owned()
+        // The address and the code come last, where they stay on a low terminal.
+        lines.push(match (reachable, &picture) {
+            (false, _) => "  Only this device can reach this node:".to_owned(),
+            (true, None) => {
+                "  Open one of these on any device of this network; it joins:".to_owned()
+            }
+            (true, Some(_)) => "  Open one of these on any device of this network, or point\n  \
+                 a phone's camera at the code; the page joins by itself:"
+                .to_owned(),
         });
-        lines.extend(urls.iter().map(|url| format!("    {url}")));
+        lines.extend(urls.iter().map(|url| {
+            let here = reachable && is_loopback(url.trim_start_matches("http://"));
+            format!(
+                "    {url}{}",
+                if here { "   (this device only)" } else { "" }
+            )
+        }));
         lines.push(String::new());
         if let Some(picture) = picture {
             lines.extend(picture.lines().map(str::to_owned));
             lines.push(String::new());
         }
-        lines.push("  On another computer:   gemmesh serve".to_owned());
-        let node = if self.local.ends_with(":8080") {
-            String::new()
-        } else {
-            format!(" --node {}", self.local)
-        };
-        lines.push(format!(
-            "  To multiply:           gemmesh multiply a.npy b.npy -o c.npy{node}"
-        ));
-        lines.push("  Nobody shows up?       gemmesh doctor".to_owned());
-        lines.push("  To stop:               Ctrl-C".to_owned());
-        lines.push(String::new());
         lines.join("\n") + "\n"
+    }
+
+    /// What other commands need to find this node: nothing where they look by themselves.
+    fn node_option(&self) -> String {
+        let usual_place = config::data_dir(None).is_ok_and(|dir| dir == self.config.data_dir);
+        if usual_place || self.local.ends_with(":8080") {
+            return String::new();
+        }
+        format!(" --node {}", self.local.trim_start_matches("http://"))
     }
 }
 
@@ -194,7 +210,7 @@ mod tests {
             1,
             "{text}"
         );
-        assert!(text.contains("--node http://127.0.0.1:9"), "{text}");
+        assert!(text.contains("--node 127.0.0.1:9"), "{text}");
     }
 
     #[test]

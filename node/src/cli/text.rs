@@ -1,6 +1,9 @@
 //! Text for people: what came from elsewhere made harmless, numbers made readable.
 
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gemmesh_protocol::time::WallTime;
 
 /// Removes what could steer a terminal or reorder what is read: control characters and
 /// bidirectional overrides. Line breaks become spaces.
@@ -97,14 +100,49 @@ pub fn gflops(mflops: f64) -> String {
     }
 }
 
-/// Shortens to `max` characters, the last one an ellipsis when something is missing.
+/// Shortens to what takes `max` columns of a terminal, the last one an ellipsis when something is
+/// missing.
 pub fn shortened(text: &str, max: usize) -> String {
-    if text.chars().count() <= max {
+    console::truncate_str(text, max, "…").into_owned()
+}
+
+/// Breaks `text` between words so that no line is wider than `columns`; lines after the first begin
+/// with `indent` spaces, and the first is taken to have as much before it.
+pub fn wrapped(text: &str, indent: usize, columns: Option<usize>) -> String {
+    let Some(columns) = columns else {
         return text.to_owned();
+    };
+    let mut wrapped = String::new();
+    let mut used = indent;
+    for word in text.split(' ') {
+        let width = console::measure_text_width(word);
+        if used > indent && used + 1 + width > columns {
+            wrapped.push('\n');
+            wrapped.push_str(&" ".repeat(indent));
+            used = indent;
+        } else if used > indent {
+            wrapped.push(' ');
+            used += 1;
+        }
+        wrapped.push_str(word);
+        used += width;
     }
-    let mut short: String = text.chars().take(max - 1).collect();
-    short.push('…');
-    short
+    wrapped
+}
+
+/// How long ago `then` was: `12 s`, `5 min`, `3 h`, `2 days`.
+pub fn age(then: WallTime) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    });
+    // Clocks of other devices may be ahead.
+    match now.saturating_sub(then.0) / 1_000 {
+        s if s < 60 => format!("{s} s"),
+        s if s < 3_600 => format!("{} min", s / 60),
+        s if s < 172_800 => format!("{} h", s / 3_600),
+        s => format!("{} days", s / 86_400),
+    }
 }
 
 /// `1 tile`, `2 tiles`.
@@ -139,6 +177,28 @@ mod tests {
     }
 
     #[test]
+    fn lines_break_between_words() {
+        let text = "fix: open UDP 5353 and TCP 8080";
+        assert_eq!(wrapped(text, 2, None), text);
+        assert_eq!(wrapped(text, 2, Some(40)), text);
+        assert_eq!(
+            wrapped(text, 2, Some(16)),
+            "fix: open UDP\n  5353 and TCP\n  8080"
+        );
+        assert_eq!(wrapped("unbreakable", 2, Some(4)), "unbreakable");
+    }
+
+    #[test]
+    fn ages_are_rough_and_never_negative() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = u64::try_from(now.as_millis()).unwrap();
+        assert_eq!(age(WallTime(u64::MAX)), "0 s");
+        assert_eq!(age(WallTime(now - 125_000)), "2 min");
+        assert_eq!(age(WallTime(now - 7_300_000)), "2 h");
+        assert_eq!(age(WallTime(now - 400_000_000)), "4 days");
+    }
+
+    #[test]
     fn numbers_are_readable() {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
@@ -155,6 +215,7 @@ mod tests {
         assert_eq!(mflops(f64::INFINITY), "-");
         assert_eq!(gflops(2_500.0), "2.5 GFLOP/s");
         assert_eq!(shortened("kitchen", 5), "kitc…");
+        assert_eq!(shortened("厨房的电脑", 5), "厨房…");
         assert_eq!(count(1, "tile"), "1 tile");
         assert_eq!(count(1_200, "tile"), "1,200 tiles");
     }

@@ -154,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn a_phone_loads_little() {
+        // A browser takes one of the two kernels; the larger one counts.
+        let travels = |asset: &Asset| asset.gzip.as_ref().map_or(asset.bytes.len(), Vec::len);
+        let of = |prefix: &str| -> usize {
+            let files = ASSETS.iter().filter(|(name, _)| name.starts_with(prefix));
+            files.map(|(_, asset)| travels(asset)).sum()
+        };
+        let kernel = of("wasm/simd/").max(of("wasm/relaxed/"));
+        let page = of("") - of("wasm/") + kernel;
+        assert!(page <= 300_000, "{page} bytes");
+    }
+
+    #[test]
     fn what_is_no_file_is_not_found_and_missing_wasm_is_explained() {
         let none = HeaderMap::new();
         for path in [

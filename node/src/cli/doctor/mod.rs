@@ -101,7 +101,7 @@ pub async fn run(args: &DoctorArgs) -> Result<(), CliError> {
     if args.json {
         output::json(&as_json(&checks))?;
     } else {
-        output::print(&as_text(&checks))?;
+        output::print(&as_text(&checks, output::columns()))?;
     }
     if broken > 0 {
         let broken = text::count(broken as u64, "thing");
@@ -154,7 +154,7 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn as_text(checks: &[Check]) -> String {
+fn as_text(checks: &[Check], columns: Option<usize>) -> String {
     let width = checks
         .iter()
         .map(|check| check.name.len())
@@ -162,18 +162,18 @@ fn as_text(checks: &[Check]) -> String {
         .unwrap_or(0);
     let mut lines = String::new();
     for check in checks {
-        let found = text::clean(&check.found);
+        // State, name, and the gaps after them.
+        let indent = 6 + width + 2;
+        let found = text::wrapped(&text::clean(&check.found), indent, columns);
         lines.push_str(&format!(
             "{:<4}  {:<width$}  {found}\n",
             word(check.state),
             check.name
         ));
         if !check.fix.is_empty() {
-            lines.push_str(&format!(
-                "      {:<width$}  fix: {}\n",
-                "",
-                text::clean(&check.fix)
-            ));
+            let fix = format!("fix: {}", text::clean(&check.fix));
+            let fix = text::wrapped(&fix, indent, columns);
+            lines.push_str(&format!("{:indent$}{fix}\n", ""));
         }
     }
     lines
@@ -190,7 +190,7 @@ mod tests {
             Check::fail("multicast", "blocked\u{1b}[2J", "open UDP 5353"),
         ];
         assert_eq!(
-            as_text(&checks),
+            as_text(&checks, None),
             "ok    port       8080 is free\n\
              fail  multicast  blocked[2J\n                 fix: open UDP 5353\n"
         );

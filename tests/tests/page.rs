@@ -1,0 +1,149 @@
+//! The page as a person uses it, in a real browser on the loopback address.
+#![cfg(target_os = "linux")]
+
+use std::time::Duration;
+
+use gemmesh_tests::browser::Browser;
+use gemmesh_tests::node::{JOB_LIMIT, Node, Options, fresh_mesh};
+use serde_json::json;
+
+/// The page has joined its node within this.
+const PAGE_LIMIT: Duration = Duration::from_secs(60);
+/// Drops files, `[name, text]` each, on the element that a selector finds.
+const DROP: &str = "const carried = new DataTransfer(); \
+    for (const [name, text] of arguments[1]) carried.items.add(new File([text], name)); \
+    const target = document.querySelector(arguments[0]); \
+    for (const type of ['dragenter', 'dragover', 'drop']) { \
+      const event = new DragEvent(type, {bubbles: true, cancelable: true, dataTransfer: carried}); \
+      target.dispatchEvent(event); \
+      if (!event.defaultPrevented) return `${type} is left to the browser`; \
+    } \
+    return document.querySelectorAll('.dropping').length";
+
+#[test]
+fn typed_cells_are_multiplied_and_the_result_is_shown() {
+    let (_node, browser) = page();
+    browser.click("#run");
+    browser.await_script(
+        "the product of the example",
+        JOB_LIMIT,
+        "return [...document.querySelectorAll('#result-table td')].map((td) => td.textContent).join() === '58,64,139,154'",
+    );
+    assert_eq!(
+        browser.script("return document.activeElement.id", &[]),
+        json!("job-heading"),
+        "who can not see the page hears where the job is"
+    );
+}
+
+#[test]
+fn each_cell_that_is_no_number_is_marked_and_the_first_has_the_focus() {
+    let (_node, browser) = page();
+    browser.fill("#cell-a-0-1", "two");
+    browser.fill("#cell-a-1-2", "1,5");
+    browser.click("#run");
+    let marked = "return [...document.querySelectorAll('[aria-invalid=true]')].map((cell) => cell.id).join()";
+    browser.await_script("the cells to be marked", PAGE_LIMIT, marked);
+    assert_eq!(browser.script(marked, &[]), json!("cell-a-0-1,cell-a-1-2"));
+    assert_eq!(
+        browser.script("return document.activeElement.id", &[]),
+        json!("cell-a-0-1")
+    );
+    let problem = browser.text("#problem-a");
+    assert!(
+        problem.contains("two") && problem.contains("row 1, column 2"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn cells_stay_where_they_are_while_a_dimension_is_typed() {
+    let (_node, browser) = page();
+    let shown = "const field = document.querySelector('#dim-rows'); \
+        field.value = ''; field.dispatchEvent(new Event('input')); \
+        return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => \
+          done(document.querySelector('#cell-a-0-0').checkVisibility()))))";
+    assert_eq!(browser.script(shown, &[]), json!(true));
+}
+
+#[test]
+fn files_that_are_dropped_anywhere_become_operands_with_a_preview() {
+    let (_node, browser) = page();
+    let files = json!([
+        ["left.csv", "1,2,3\n4,5,6\n"],
+        ["right.csv", "7,8\n9,10\n11,12\n"]
+    ]);
+    let dropped = browser.script(DROP, &[json!("#log"), files]);
+    assert_eq!(
+        dropped,
+        json!(0),
+        "nothing looks ready for a drop afterwards"
+    );
+    let texts = "return ['a', 'b'].map((name) => [...document.querySelectorAll(`#preview-${name} td`)] \
+        .map((td) => td.textContent).join()).join(' ')";
+    browser.await_script(
+        "both previews",
+        PAGE_LIMIT,
+        &texts.replace("return ", "return '1,2,3,4,5,6 7,8,9,10,11,12' === "),
+    );
+    assert!(browser.text("#about-a").contains("left.csv"));
+}
+
+#[test]
+fn two_files_that_do_not_fit_say_so_at_the_second() {
+    let (_node, browser) = page();
+    let files = json!([["left.csv", "1,2\n"], ["right.csv", "1,2\n"]]);
+    browser.script(DROP, &[json!("#operand-a"), files]);
+    browser.await_script(
+        "the problem",
+        PAGE_LIMIT,
+        "return document.querySelector('#problem-b').checkVisibility()",
+    );
+    let problem = browser.text("#problem-b");
+    assert!(
+        problem.contains("2 columns") && problem.contains("1 rows"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn names_are_text_and_the_page_keeps_to_its_own_policy() {
+    let (node, browser) = page();
+    let name = "<img src=x onerror=document.title=1>\u{202e}&amp;";
+    let job = node
+        .api
+        .submit(&json!({"a": [[1]], "b": [[2]], "name": name}));
+    browser.await_script(
+        "the job in the list",
+        PAGE_LIMIT,
+        "return document.querySelector('.job-title')?.textContent",
+    );
+    assert_eq!(
+        browser.script(
+            "return document.querySelector('.job-title').textContent",
+            &[]
+        ),
+        node.api.done(&job)["name"]
+    );
+    assert_eq!(
+        browser.script(
+            "return document.querySelectorAll('.job img, .log img').length",
+            &[]
+        ),
+        json!(0)
+    );
+    assert_eq!(browser.log(), "", "nothing was refused and nothing failed");
+}
+
+/// A node, and its page in a browser, connected.
+fn page() -> (Node, Browser) {
+    let node = Options::loopback("home", &fresh_mesh()).start();
+    let browser = Browser::here();
+    browser.open(&format!("http://{}/", node.api.address));
+    browser.await_script(
+        "the page to be online",
+        PAGE_LIMIT,
+        "return window.gemmesh?.connection.phase === 'online'",
+    );
+    (node, browser)
+}
