@@ -265,11 +265,16 @@ fn as_table(results: &[(Kind, Vec<Figure>)]) -> String {
             ]);
         }
     }
+    let columns = output::columns();
+    let about = format!(
+        "Kernel {}, products of {EDGE}×{EDGE} matrices. LIMIT: multiply-adds in registers alone, \
+         measured here; no product can be faster.",
+        gemmesh_kernel::instance()
+    );
     format!(
-        "Kernel {}, products of {EDGE}×{EDGE} matrices.\n\
-         LIMIT: multiply-adds in registers alone, measured here; no product can be faster.\n\n{}",
-        gemmesh_kernel::instance(),
-        table.render(0, output::columns())
+        "{}\n\n{}",
+        text::wrapped(&about, 0, columns.or(Some(80))),
+        table.render(0, columns)
     )
 }
 

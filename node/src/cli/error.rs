@@ -62,11 +62,19 @@ impl CliError {
         self
     }
 
-    /// Two lines for the terminal, without control characters.
-    pub fn render(&self) -> String {
-        let mut lines = format!("gemmesh: {}\n", text::clean(&self.message));
+    /// Message and hint, without control characters and broken between words where `columns`, the
+    /// width of the terminal, is known.
+    pub fn render(&self, columns: Option<usize>) -> String {
+        let mut lines = text::wrapped(
+            &format!("gemmesh: {}", text::clean(&self.message)),
+            0,
+            columns,
+        );
+        lines.push('\n');
         if !self.hint.is_empty() {
-            lines.push_str(&format!("  try: {}\n", text::clean(&self.hint)));
+            // Under the first word of the hint, which stands after `try: `.
+            let hint = text::wrapped(&text::clean(&self.hint), 7, columns);
+            lines.push_str(&format!("  try: {hint}\n"));
         }
         lines
     }
@@ -124,6 +132,6 @@ mod tests {
     #[test]
     fn messages_from_a_node_are_printed_without_control_codes() {
         let error = CliError::failed("bad\u{1b}[2J", "do\u{7} it");
-        assert_eq!(error.render(), "gemmesh: bad[2J\n  try: do it\n");
+        assert_eq!(error.render(None), "gemmesh: bad[2J\n  try: do it\n");
     }
 }

@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = std::io::stderr().write_all(error.render().as_bytes());
+            let _ = std::io::stderr().write_all(error.render(output::note_columns()).as_bytes());
             ExitCode::from(error.exit as u8)
         }
     }

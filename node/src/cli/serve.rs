@@ -122,13 +122,13 @@ impl Banner<'_> {
             ),
             format!("  data in {}", config.data_dir.display()),
             String::new(),
-            "  On another computer:  gemmesh serve".to_owned(),
+            "  Another computer:  gemmesh serve".to_owned(),
             format!(
-                "  To multiply:          gemmesh multiply a.npy b.npy -o c.npy{}",
+                "  To multiply:       gemmesh multiply a.npy b.npy -o c.npy{}",
                 self.node_option()
             ),
-            "  Nobody shows up?      gemmesh doctor".to_owned(),
-            "  To stop:              Ctrl-C".to_owned(),
+            "  Nobody shows up?   gemmesh doctor".to_owned(),
+            "  To stop:           Ctrl-C".to_owned(),
             String::new(),
         ];
         let mut urls: Vec<String> = self

@@ -148,7 +148,7 @@ mod tests {
         );
         assert_eq!(
             table().render(0, Some(20)),
-            "DEVICE        TILES\nKüche             7\n厨房 📱…  1,234,567\n"
+            "DEVICE         TILES\nKüche              7\n厨房 📱 …  1,234,567\n"
         );
     }
 }
