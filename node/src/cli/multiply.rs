@@ -195,7 +195,7 @@ async fn multiply(
     let Input { a, b, output } = input;
     let names = (a.name.clone(), b.name.clone());
     let dtype = args.dtype.map(super::args::DtypeArg::name);
-    let submitting = async {
+    let preparing = async {
         let same = a.canonical.is_some() && a.canonical == b.canonical;
         progress.step(&format!("sending {}", a.name));
         let a = a.send(client, dtype).await?;
@@ -214,19 +214,21 @@ async fn multiply(
             .name
             .clone()
             .unwrap_or_else(|| text::shortened(&text::clean(&default_name), 64));
-        let submission = Submission {
-            a: &a.id,
-            b: &b.id,
-            dtype,
-            reproducible: args.reproducible,
-            name: &name,
-        };
-        client.submit(&submission).await
+        Ok::<_, CliError>((a, b, name))
     };
-    let submitted = tokio::select! {
-        submitted = submitting => submitted?,
+    let (a, b, name) = tokio::select! {
+        prepared = preparing => prepared?,
         () = &mut *stop => return Err(CliError::failed("stopped; no job was submitted", "")),
     };
+    // Not given up half way: a job that the node has taken could not be cancelled without its id.
+    let submission = Submission {
+        a: &a.id,
+        b: &b.id,
+        dtype,
+        reproducible: args.reproducible,
+        name: &name,
+    };
+    let submitted = client.submit(&submission).await?;
     if args.detach {
         progress.clear();
         return detached(args, client, &submitted.job, &submitted.token);
