@@ -75,19 +75,21 @@ pub struct PageContribution {
     pub refusal: Option<Refusal>,
     /// Its own node, once connected.
     pub node: Option<DeviceId>,
-    /// Tiles computed.
+    /// Tiles that coordinators accepted; a tile that somebody else delivered first is not among them.
     pub tiles: u64,
     /// Rows of C in those tiles, each counted once for each job.
     pub rows: u64,
     /// 2·rows·inner·cols summed over those tiles.
     pub operations: u64,
-    /// Kernel time summed over slots.
+    /// The same for all tiles computed, accepted or not.
+    pub computed: u64,
+    /// Kernel time for the tiles accepted, summed over slots.
     pub kernel_ms: f64,
     /// Time with at least one kernel running.
     pub busy_ms: f64,
-    /// `operations` over `busy_ms`, in 10^6 per second.
+    /// `computed` over `busy_ms`, in 10^6 per second.
     pub mflops: f64,
-    /// The last tile computed.
+    /// The last tile accepted.
     pub last: Option<LastTile>,
     /// Slots that compute now.
     pub active_slots: u32,
@@ -330,9 +332,10 @@ impl<P: Clone> PageEngine<P> {
             tiles: tally.tiles,
             rows: tally.rows,
             operations: tally.operations,
+            computed: tally.computed,
             kernel_ms: ms(tally.kernel),
             busy_ms: ms(busy),
-            mflops: progress::mflops(tally.operations, busy),
+            mflops: progress::mflops(tally.computed, busy),
             last: tally.last.map(|(job, coordinator, tile, kernel)| LastTile {
                 job,
                 coordinator,

@@ -6,6 +6,7 @@
 //! to two leases for each slot, and asks for the blocks of what comes next while it computes.
 
 mod blocks;
+mod books;
 mod pulls;
 mod slots;
 
@@ -19,6 +20,8 @@ use crate::message::{Grant, Message, Work};
 use crate::slab::{self, Place, Slab};
 use crate::tile::Rect;
 use crate::time::{Instant, Span};
+
+use books::{Books, Sent};
 
 /// Leases held for each slot: one computed, one whose blocks arrive meanwhile.
 const LEASES_PER_SLOT: u32 = 2;
@@ -84,16 +87,18 @@ pub enum Effect<P> {
 /// What this worker has done since it started.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    /// Tiles computed.
+    /// Tiles accepted by their coordinators.
     pub tiles: u64,
     /// Rows of C in them, each once for each job.
     pub rows: u64,
-    /// 2·rows·inner·cols summed.
+    /// 2·rows·inner·cols summed over them.
     pub operations: u64,
-    /// Kernel time summed over slots.
+    /// Kernel time for them, summed over slots.
     pub kernel: Span,
     /// Job, coordinator, tile and kernel time of the last one.
     pub last: Option<(JobId, DeviceId, u32, Span)>,
+    /// 2·rows·inner·cols summed over all tiles computed, accepted or not.
+    pub computed: u64,
 }
 
 /// The worker machine.
@@ -117,7 +122,7 @@ pub struct Worker<P> {
     /// The job that pulled last, for turns.
     turn: JobId,
     sequence: u64,
-    tally: Tally,
+    books: Books,
     busy: Busy,
     effects: VecDeque<Effect<P>>,
 }
@@ -145,7 +150,6 @@ struct Job {
     /// When the coordinator last answered, or was asked something new.
     heard: Instant,
     busy: Busy,
-    rows_seen: BTreeSet<u64>,
 }
 
 /// How many separate stretches of kernel time are remembered; later ones can overlap no others.
@@ -240,7 +244,7 @@ impl<P> Worker<P> {
             bad: BTreeMap::new(),
             turn: JobId([0; 16]),
             sequence: 0,
-            tally: Tally::default(),
+            books: Books::default(),
             busy: Busy::default(),
             effects: VecDeque::new(),
         }
@@ -262,7 +266,7 @@ impl<P> Worker<P> {
 
     /// What was done so far.
     pub fn tally(&self) -> &Tally {
-        &self.tally
+        self.books.tally()
     }
 
     /// Time with at least one kernel running, since the start.
@@ -309,8 +313,14 @@ impl<P> Worker<P> {
             Message::Grants { job, epoch, grants } => {
                 self.handle_grants(from, job, epoch, grants, now);
             }
-            // The tile was accepted from somebody else: computing it is of no use any more.
-            Message::Verdict { job, lease, .. } if self.is_coordinator(job, from) => {
+            Message::Verdict {
+                job,
+                lease,
+                accepted,
+                ..
+            } if self.is_coordinator(job, from) => {
+                self.books.note_verdict(job, lease, accepted);
+                // Accepted from somebody else: computing it is of no use any more.
                 if let Some(key) = self.find(job, lease) {
                     self.drop_lease(key, now);
                 }
@@ -426,6 +436,7 @@ impl<P> Worker<P> {
                 self.expected_ids.remove(block);
             }
         }
+        self.books.forget(id);
         if self.jobs.remove(&id).is_some() && self.jobs.is_empty() {
             self.bad.clear();
         }

@@ -88,7 +88,11 @@ fn check(name: &str, lie: impl Fn(&mut [u8]) + Send + 'static) {
     node.api.await_devices(2);
     let lying = std::thread::spawn(move || liar.lie(lie));
 
-    let (a, b) = (Matrix::random(1_300, 900, 5), Matrix::random(900, 1_100, 6));
+    // More than the node would rather do alone.
+    let (a, b) = (
+        Matrix::random(2_000, 1_900, 5),
+        Matrix::random(1_900, 2_100, 6),
+    );
     let (a_id, b_id) = (node.api.matrix(&a.npy()), node.api.matrix(&b.npy()));
     let mut refused = 0;
     // The liar must have returned something before it is fair to say that it was refused.

@@ -52,11 +52,13 @@ fn two_nodes_and_a_browser_find_each_other_and_share_a_job_of_the_page() {
             "{name} has only {share:.3} of the operations: {status:#}"
         );
     }
-    let told = browser.script("return window.gemmesh.contribution.operations", &[]);
-    assert_eq!(
-        told.as_f64(),
-        Some(operations_of(&status, &page_name)),
-        "the page knows its part"
+    browser.await_script(
+        "the page to know its part",
+        PAGE_LIMIT,
+        &format!(
+            "return window.gemmesh.contribution.operations === {}",
+            operations_of(&status, &page_name)
+        ),
     );
 
     // The operands that the page made up are matrices as any other.

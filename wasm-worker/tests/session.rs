@@ -131,6 +131,18 @@ fn a_tile_is_computed_from_checked_blocks_and_sent_as_one_frame() {
         .map(|x| f64::from_le_bytes(x.try_into().expect("eight bytes")))
         .collect();
     assert_eq!(values, [19.0, 22.0, 43.0, 50.0]);
+    // It counts when the coordinator says so.
+    assert_eq!(page.session.contribution().tiles, 0);
+    page.hear(
+        Message::Verdict {
+            job: JOB,
+            lease: LeaseId(11),
+            tile: 0,
+            valid: true,
+            accepted: true,
+        },
+        &[],
+    );
     let contribution = page.session.contribution();
     assert_eq!(
         (

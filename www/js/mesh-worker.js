@@ -29,7 +29,7 @@ let tellTimer = null;
 /** When the session dials its own node again, in milliseconds of `performance.now()`. */
 let retryAt = null;
 /** What earlier sessions of this page computed. */
-let earlier = { tiles: 0, rows: 0, operations: 0, kernel_ms: 0, busy_ms: 0, last: null };
+let earlier = { tiles: 0, rows: 0, operations: 0, computed: 0, kernel_ms: 0, busy_ms: 0, last: null };
 
 /** Open and opening links: number → { socket, address, opened }. */
 const links = new Map();
@@ -374,7 +374,7 @@ function tellState() {
 function total() {
   const now = session.contribution();
   const sum = { ...now, last: now.last ?? earlier.last };
-  for (const name of ['tiles', 'rows', 'operations', 'kernel_ms', 'busy_ms']) sum[name] += earlier[name];
-  sum.mflops = sum.busy_ms > 0 ? sum.operations / sum.busy_ms / 1e3 : 0;
+  for (const name of ['tiles', 'rows', 'operations', 'computed', 'kernel_ms', 'busy_ms']) sum[name] += earlier[name];
+  sum.mflops = sum.busy_ms > 0 ? sum.computed / sum.busy_ms / 1e3 : 0;
   return sum;
 }

@@ -32,7 +32,6 @@ impl<P> Worker<P> {
             exhausted: false,
             heard: now,
             busy: Busy::default(),
-            rows_seen: BTreeSet::new(),
         };
         self.jobs.insert(job, state);
     }

@@ -36,17 +36,14 @@ impl<P> Worker<P> {
                     transfer: lease.transfer,
                     busy: job.busy.total,
                 };
-                self.tally.tiles += 1;
-                self.tally.operations = self
-                    .tally
-                    .operations
-                    .saturating_add(header.tile_operations(lease.grant.tile));
-                self.tally.kernel = Span(self.tally.kernel.0.saturating_add(lease.kernel.0));
-                let place = (lease.job, job.coordinator, lease.grant.tile, lease.kernel);
-                self.tally.last = Some(place);
-                if job.rows_seen.insert(lease.rect.row) {
-                    self.tally.rows += lease.rect.rows;
-                }
+                let sent = Sent {
+                    coordinator: job.coordinator,
+                    tile: lease.grant.tile,
+                    rect: lease.rect,
+                    operations: header.tile_operations(lease.grant.tile),
+                    kernel: lease.kernel,
+                };
+                self.books.note_sent(lease.job, lease.grant.lease, sent);
                 self.effects.push_back(Effect::Send {
                     to: job.coordinator,
                     body: Message::Result {
