@@ -11,6 +11,8 @@ use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, Part};
 use gemmesh_protocol::time::Span;
 
+use crate::os;
+
 /// A slab with the bytes of its blocks.
 pub struct SlabWork {
     /// What to compute.
@@ -70,6 +72,7 @@ fn run(
     receiver: &mpsc::Receiver<SlabWork>,
     outcomes: &tokio::sync::mpsc::UnboundedSender<SlabOutcome>,
 ) {
+    os::yield_to_others();
     let mut tile = None;
     while let Ok(work) = receiver.recv() {
         let outcome = slab(&mut tile, &work).map_err(|error| error.to_string());
