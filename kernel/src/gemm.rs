@@ -13,8 +13,8 @@ use core::fmt::Debug;
 
 use crate::arch::{self, Kernels};
 use crate::matrix::{KernelError, MatMut, MatRef, product, resize, same};
-use crate::microkernel::MAX_TILE;
 pub use crate::microkernel::{Blocking, Kernel};
+use crate::microkernel::{MAX_TILE, Strided};
 
 /// How a multiply-add rounds. Part of a job's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -168,7 +168,7 @@ pub fn workspace_bytes<T: Scalar>(class: Class, rows: usize, inner: usize, cols:
     [(rows, cols), (cols, rows)]
         .into_iter()
         .map(|(m, n)| {
-            let sizes = Sizes::new(&kernel, kernel.blocking, m, inner, n);
+            let sizes = Plan::packed(&kernel, kernel.blocking, m, inner, n);
             let elements = sizes.mc * sizes.kc + sizes.kc * sizes.nc + MAX_TILE;
             elements * size_of::<T>() + 3 * size_of::<Line>()
         })
@@ -244,20 +244,73 @@ pub fn matmul_with<T: Scalar>(
     five_loops(kernel, blocking, accumulate, a, b, c, workspace)
 }
 
-/// Block sizes for one product: no larger than the product, and of nearly equal blocks.
+/// How one product is cut, and what of it is packed.
 #[derive(Clone, Copy)]
-struct Sizes {
+struct Plan {
+    /// Block sizes: no larger than the product, and of nearly equal blocks.
     mc: usize,
     kc: usize,
     nc: usize,
+    pack_a: bool,
+    pack_b: bool,
 }
 
-impl Sizes {
-    fn new<T>(kernel: &Kernel<T>, limit: Blocking, m: usize, k: usize, n: usize) -> Self {
+/// A up to this many bytes is read where it is: it stays in the second-level cache, so that copying it
+/// into panels costs more than it saves.
+const SMALL_A_BYTES: usize = 640 << 10;
+
+/// As [`SMALL_A_BYTES`]: of B whole vectors are read, a row apart from each other, so that the
+/// first-level cache has to hold it.
+const SMALL_B_BYTES: usize = 40 << 10;
+
+/// Rows of an A that is not packed which are read side by side at most.
+const UNPACKED_ROWS: usize = 6;
+
+/// Depth of a block of a large B that is not packed: so many rows are read side by side, and each has a
+/// page of its own.
+const UNPACKED_DEPTH: usize = 32;
+
+impl Plan {
+    fn new<T: Scalar>(
+        kernel: &Kernel<T>,
+        limit: Blocking,
+        a: &MatRef<'_, T>,
+        b: &MatRef<'_, T>,
+    ) -> Self {
+        let (m, k, n) = (a.rows(), a.cols(), b.cols());
+        let small =
+            |x: usize, y: usize, bytes: usize| x.saturating_mul(y) <= bytes / size_of::<T>();
+        // A panel is worth its copy if it is used often.
+        let pack_a =
+            n > 2 * kernel.nr && (kernel.mr > UNPACKED_ROWS || !small(m, k, SMALL_A_BYTES));
+        let pack_b = b.col_stride() != 1 || m > 2 * kernel.mr && !small(k, n, SMALL_B_BYTES);
+        let kc = if pack_b || small(k, n, SMALL_B_BYTES) {
+            limit.kc
+        } else {
+            limit.kc.min(UNPACKED_DEPTH)
+        };
+        Self {
+            kc: even_blocks(k, kc, 1),
+            pack_a,
+            pack_b,
+            ..Self::packed(kernel, limit, m, k, n)
+        }
+    }
+
+    /// The largest blocks that any layout of the operands takes.
+    fn packed<T: Scalar>(
+        kernel: &Kernel<T>,
+        limit: Blocking,
+        m: usize,
+        k: usize,
+        n: usize,
+    ) -> Self {
         Self {
             mc: even_blocks(m, limit.mc, kernel.mr),
             kc: even_blocks(k, limit.kc, 1),
             nc: even_blocks(n, limit.nc, kernel.nr),
+            pack_a: true,
+            pack_b: true,
         }
     }
 }
@@ -269,6 +322,9 @@ fn even_blocks(len: usize, limit: usize, unit: usize) -> usize {
     len.div_ceil(blocks).div_ceil(unit).max(1) * unit
 }
 
+/// Products less deep than this write C faster than they read A and B: tiles follow the rows of C.
+const SHALLOW: usize = 48;
+
 fn five_loops<T: Scalar>(
     kernel: &Kernel<T>,
     blocking: Blocking,
@@ -279,11 +335,24 @@ fn five_loops<T: Scalar>(
     workspace: &mut Workspace,
 ) -> Result<(), KernelError> {
     let (m, k, n) = (a.rows(), a.cols(), b.cols());
-    let Sizes { mc, kc, nc } = Sizes::new(kernel, blocking, m, k, n);
-    let (mr, nr, lanes) = (kernel.mr, kernel.nr, kernel.lanes);
+    let plan = Plan::new(kernel, blocking, &a, &b);
+    let Plan { mc, kc, nc, .. } = plan;
+    let (nr, lanes) = (kernel.nr, kernel.lanes);
+    // Rows of A that are not packed take an address each: few, but where C is one vector wide and has
+    // registers for more.
+    let mr = if plan.pack_a {
+        kernel.mr
+    } else {
+        let most = if n <= lanes { 12 } else { UNPACKED_ROWS };
+        let heights = kernel.direct.iter().map(|&(rows, _)| rows);
+        heights.filter(|&rows| rows <= most).max().unwrap_or(1)
+    };
     let [packed_a, packed_b, edge] = workspace.regions::<T>([
-        product("packed block of A", &[mc, kc])?,
-        product("packed block of B", &[kc, nc])?,
+        product("packed block of A", &[if plan.pack_a { mc } else { 0 }, kc])?,
+        product(
+            "packed block of B",
+            &[if plan.pack_b { nc } else { lanes }, kc],
+        )?,
         MAX_TILE,
     ])?;
     let (a_ptr, b_ptr, c_ptr) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
@@ -294,63 +363,205 @@ fn five_loops<T: Scalar>(
     // Loop 5 cuts the columns of B and C. Its steps write different parts of C: independent.
     for jc in (0..n).step_by(nc) {
         let n_block = nc.min(n - jc);
+        // Where B is not packed, its last columns are if they do not fill a vector.
+        let n_whole = if plan.pack_b {
+            n_block
+        } else {
+            n_block / lanes * lanes
+        };
         // Loop 4 cuts k. Each step continues the chains that the previous one stored in C: in order.
         for pc in (0..k).step_by(kc) {
             let depth = kc.min(k - pc);
             let load = accumulate || pc > 0;
             // SAFETY: the block lies in B, whose extent its constructor checked; `packed_b` has
-            // room for kc × nc elements, nc a multiple of NR.
-            unsafe {
+            // room for kc × nc elements, nc a multiple of NR, or for one vector of columns.
+            let b_block = unsafe {
                 let block = b_ptr.add(pc * b_row + jc * b_col);
-                (kernel.pack_b)(block, b_col, b_row, n_block, depth, packed_b);
-            }
+                if plan.pack_b {
+                    (kernel.pack_b)(block, b_col, b_row, n_block, depth, packed_b);
+                } else if n_whole < n_block {
+                    let rest = block.add(n_whole * b_col);
+                    (kernel.pack_vector)(rest, b_col, b_row, n_block - n_whole, depth, packed_b);
+                }
+                block
+            };
+            // The panel of B for the columns from jr, and how many of them are done together.
+            let columns = |jr: usize| {
+                let width = if jr < n_whole { n_whole } else { n_block } - jr;
+                // SAFETY: micro-panel jr of a packed B starts at jr·depth; the rest of columns that
+                // fills no vector is packed alone; else the columns are where B is.
+                let (start, step) = unsafe {
+                    if plan.pack_b {
+                        (packed_b.add(jr * depth).cast_const(), nr)
+                    } else if jr < n_whole {
+                        (b_block.add(jr), b_row)
+                    } else {
+                        (packed_b.cast_const(), lanes)
+                    }
+                };
+                (
+                    Strided {
+                        start,
+                        lane: 1,
+                        step,
+                    },
+                    width.min(nr),
+                )
+            };
             // Loop 3 cuts the rows of A and C: independent, each with a packed A of its own.
             for ic in (0..m).step_by(mc) {
                 let m_block = mc.min(m - ic);
                 // SAFETY: as for B; `packed_a` has room for mc × kc elements, mc a multiple of MR.
-                unsafe {
+                let a_block = unsafe {
                     let block = a_ptr.add(ic * a_row + pc * a_col);
-                    (kernel.pack_a)(block, a_row, a_col, m_block, depth, packed_a);
-                }
-                // Loop 2 cuts the block of B into micro-panels; one stays in the first-level cache.
-                for jr in (0..n_block).step_by(nr) {
-                    let n_tile = nr.min(n_block - jr);
-                    // At the right edge only as many vectors as it takes.
-                    let run = kernel.run[n_tile.div_ceil(lanes) - 1];
-                    // Loop 1 cuts the block of A into micro-panels, streamed from the second level.
-                    for ir in (0..m_block).step_by(mr) {
-                        let m_tile = mr.min(m_block - ir);
-                        // SAFETY: micro-panel ir of A starts at ir·depth and holds MR × depth
-                        // elements, likewise B; the tile at `c` lies in C. `run`
-                        // writes MR rows of whole vectors: in place where all of that is C with
-                        // contiguous rows, else through `edge`, which has MAX_TILE >= MR·NR
-                        // elements. `Kernel` proves the instructions.
-                        unsafe {
-                            let a_panel = packed_a.add(ir * depth);
-                            let b_panel = packed_b.add(jr * depth);
-                            let c_tile = c_ptr.add((ic + ir) * c_row + (jc + jr) * c_col);
-                            if m_tile == mr && n_tile.is_multiple_of(lanes) && c_col == 1 {
-                                run(depth, a_panel, b_panel, c_tile, c_row, load);
-                                continue;
+                    if plan.pack_a {
+                        (kernel.pack_a)(block, a_row, a_col, m_block, depth, packed_a);
+                    }
+                    block
+                };
+                let rows = |ir: usize| {
+                    // SAFETY: micro-panel ir of a packed A starts at ir·depth; else the rows are
+                    // where A is.
+                    unsafe {
+                        if plan.pack_a {
+                            Strided {
+                                start: packed_a.add(ir * depth).cast_const(),
+                                lane: 1,
+                                step: mr,
                             }
-                            if load {
-                                for i in 0..m_tile {
-                                    for j in 0..n_tile {
-                                        *edge.add(i * nr + j) = *c_tile.add(i * c_row + j * c_col);
-                                    }
-                                }
-                            }
-                            run(depth, a_panel, b_panel, edge, nr, load);
-                            for i in 0..m_tile {
-                                for j in 0..n_tile {
-                                    *c_tile.add(i * c_row + j * c_col) = *edge.add(i * nr + j);
-                                }
+                        } else {
+                            Strided {
+                                start: a_block.add(ir * a_row),
+                                lane: a_row,
+                                step: a_col,
                             }
                         }
                     }
+                };
+                let tile = |ir: usize, jr: usize| {
+                    let (b_panel, n_tile) = columns(jr);
+                    let m_tile = mr.min(m_block - ir);
+                    // SAFETY: both panels hold `depth` steps of m_tile rows and of n_tile columns,
+                    // rounded up to whole vectors with zeros where B is packed; the tile at `c` lies
+                    // in C; `edge` has MAX_TILE >= MR·NR elements.
+                    unsafe {
+                        let c_tile = c_ptr.add((ic + ir) * c_row + (jc + jr) * c_col);
+                        let part = Tile {
+                            depth,
+                            m_tile,
+                            n_tile,
+                            load,
+                        };
+                        let whole = plan.pack_a && plan.pack_b;
+                        part.multiply(
+                            kernel,
+                            rows(ir),
+                            b_panel,
+                            whole,
+                            (c_tile, c_row, c_col),
+                            edge,
+                        );
+                    }
+                    n_tile
+                };
+                if depth < SHALLOW {
+                    // Loops 1 and 2 exchanged: C is written from left to right.
+                    for ir in (0..m_block).step_by(mr) {
+                        let mut jr = 0;
+                        while jr < n_block {
+                            jr += tile(ir, jr);
+                        }
+                    }
+                    continue;
+                }
+                // Loop 2 cuts the block of B into micro-panels; one stays in the first-level cache.
+                let mut jr = 0;
+                while jr < n_block {
+                    let mut n_tile = 0;
+                    // Loop 1 cuts the block of A into micro-panels, streamed from the second level.
+                    for ir in (0..m_block).step_by(mr) {
+                        n_tile = tile(ir, jr);
+                    }
+                    jr += n_tile;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// One micro-tile of C, at an edge perhaps.
+struct Tile {
+    depth: usize,
+    m_tile: usize,
+    n_tile: usize,
+    load: bool,
+}
+
+impl Tile {
+    /// `C (+)= A·B` for the tile at `(c, row stride, column stride)`; `packed` if both panels are as
+    /// [`Kernel::run`] takes them.
+    ///
+    /// # Safety
+    /// `a` holds `depth` steps of `m_tile` rows (MR if `packed`), `b` of `n_tile` columns rounded up to
+    /// whole vectors; the tile lies in C; `edge` is writable for [`MAX_TILE`] elements.
+    #[inline(always)]
+    unsafe fn multiply<T: Scalar>(
+        &self,
+        kernel: &Kernel<T>,
+        a: Strided<T>,
+        b: Strided<T>,
+        packed: bool,
+        (c, c_row, c_col): (*mut T, usize, usize),
+        edge: *mut T,
+    ) {
+        let Self {
+            depth,
+            m_tile,
+            n_tile,
+            load,
+        } = *self;
+        // At the right edge only as many vectors as it takes.
+        let vectors = n_tile.div_ceil(kernel.lanes);
+        let width = vectors * kernel.lanes;
+        // SAFETY: `run` and `direct` write whole vectors: in place where all of that is C with
+        // contiguous rows, else through `edge`. `Kernel` proves the instructions.
+        unsafe {
+            let in_place = n_tile == width && c_col == 1;
+            let (out, out_row) = if in_place { (c, c_row) } else { (edge, width) };
+            if load && !in_place {
+                for i in 0..m_tile {
+                    for j in 0..n_tile {
+                        *edge.add(i * width + j) = *c.add(i * c_row + j * c_col);
+                    }
+                }
+            }
+            if packed && m_tile == kernel.mr {
+                kernel.run[vectors - 1](depth, a.start, b.start, out, out_row, load);
+            } else {
+                let mut i = 0;
+                for (rows, run) in kernel.direct {
+                    while m_tile - i >= *rows {
+                        let start = a.start.add(i * a.lane);
+                        run[vectors - 1](
+                            depth,
+                            Strided { start, ..a },
+                            b,
+                            out.add(i * out_row),
+                            out_row,
+                            load,
+                        );
+                        i += rows;
+                    }
+                }
+            }
+            if !in_place {
+                for i in 0..m_tile {
+                    for j in 0..n_tile {
+                        *c.add(i * c_row + j * c_col) = *edge.add(i * width + j);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -63,13 +63,29 @@ pub struct Blocking {
 pub(crate) type Run<T> =
     unsafe fn(depth: usize, a: *const T, b: *const T, c: *mut T, row_stride: usize, load: bool);
 
+/// [`run`] wherever A and B lie: panels are only one way.
+pub(crate) type Direct<T> =
+    unsafe fn(depth: usize, a: Strided<T>, b: Strided<T>, c: *mut T, row_stride: usize, load: bool);
+
+/// Where a micro-panel lies: the element of lane l (a row of A, a column of B) and step p is at
+/// `start[l·lane + p·step]`. B's lanes are contiguous: `lane` is 1.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided<T> {
+    pub(crate) start: *const T,
+    pub(crate) lane: usize,
+    pub(crate) step: usize,
+}
+
+/// [`Direct`] for some number of rows, by the number of vectors across as in [`Kernel::run`].
+pub(crate) type Rows<T> = (usize, [Direct<T>; MAX_VECTORS]);
+
 /// See [`pack`](crate::pack::pack).
 pub(crate) type Pack<T> = unsafe fn(*const T, usize, usize, usize, usize, *mut T);
 
 /// One instance of the micro-kernel, for one class. Having the value proves that this CPU can run
 /// it: the only way to get one is [`Scalar::kernels`], which asks the CPU.
 #[derive(Clone, Copy, Debug)]
-pub struct Kernel<T> {
+pub struct Kernel<T: 'static> {
     pub(crate) name: &'static str,
     pub(crate) class: Class,
     pub(crate) mr: usize,
@@ -77,9 +93,24 @@ pub struct Kernel<T> {
     pub(crate) blocking: Blocking,
     /// By the number of vectors across: `run[v - 1]` computes the first `v` of the panel's NV.
     pub(crate) run: [Run<T>; MAX_VECTORS],
+    /// For panels that are not packed, and for fewer rows: the most rows first, down to one. More rows
+    /// than `mr` are for one vector across.
+    pub(crate) direct: &'static [Rows<T>],
     pub(crate) lanes: usize,
     pub(crate) pack_a: Pack<T>,
     pub(crate) pack_b: Pack<T>,
+    /// Packs columns of B into panels of one vector.
+    pub(crate) pack_vector: Pack<T>,
+    pub(crate) peak: fn(u64) -> u64,
+}
+
+/// What an instance is made of; see the fields of [`Kernel`].
+pub(crate) struct Functions<T: 'static> {
+    pub(crate) lanes: usize,
+    pub(crate) run: [Run<T>; MAX_VECTORS],
+    pub(crate) direct: &'static [Rows<T>],
+    /// For A, for B, and for columns of B that fill one vector.
+    pub(crate) pack: [Pack<T>; 3],
     pub(crate) peak: fn(u64) -> u64,
 }
 
@@ -87,20 +118,29 @@ impl<T: Scalar> Kernel<T> {
     /// The constructor for instances.
     ///
     /// # Safety
-    /// This CPU can execute `run`, `pack_a`, `pack_b` and `peak`; the packing is [`pack`](crate::pack::pack) for MR and NR lanes; and `run[v - 1]` keeps the contract of [`run`] for MR rows
+    /// This CPU can execute all of the functions; the packing is [`pack`](crate::pack::pack) for MR, NR
+    /// and `lanes` lanes; `direct` keeps the contract of [`run`] for its rows, the last of which is 1; and `run[v - 1]` keeps the contract of [`run`] for MR rows
     /// and `v` vectors of `lanes` elements out of panels of NR columns.
     pub(crate) const unsafe fn new<const MR: usize, const NR: usize>(
         name: &'static str,
         class: Class,
         blocking: Blocking,
-        lanes: usize,
-        run: [Run<T>; MAX_VECTORS],
-        (pack_a, pack_b): (Pack<T>, Pack<T>),
-        peak: fn(u64) -> u64,
+        functions: Functions<T>,
     ) -> Self {
+        let Functions {
+            lanes,
+            run,
+            direct,
+            pack: [pack_a, pack_b, pack_vector],
+            peak,
+        } = functions;
         assert!(
             MR > 0 && NR > 0 && MR * NR <= MAX_TILE,
             "the edge buffer holds a micro-tile"
+        );
+        assert!(
+            direct[0].0 * lanes <= MAX_TILE && direct[direct.len() - 1].0 == 1,
+            "every number of rows is a sum of these"
         );
         assert!(
             blocking.kc > 0 && blocking.mc >= MR && blocking.nc >= NR,
@@ -117,15 +157,17 @@ impl<T: Scalar> Kernel<T> {
             nr: NR,
             blocking,
             run,
+            direct,
             lanes,
             pack_a,
             pack_b,
+            pack_vector,
             peak,
         }
     }
 }
 
-impl<T> Kernel<T> {
+impl<T: 'static> Kernel<T> {
     /// The instance's name, as in [`crate::peak::instance`].
     pub fn name(&self) -> &'static str {
         self.name
@@ -145,13 +187,16 @@ impl<T> Kernel<T> {
 /// The most vectors across a micro-tile (NV) of any instance.
 pub(crate) const MAX_VECTORS: usize = 4;
 
+/// From this depth on a micro-tile of C is prefetched while the one above it is computed.
+const PREFETCH_DEPTH: usize = 64;
+
 /// The most elements of a micro-tile (MR·NR) of any instance.
 pub(crate) const MAX_TILE: usize = 512;
 
 /// The micro-kernel: an `MR × NR` tile of C, `NR = NV·LANES`, kept in registers for all of `depth`.
 ///
 /// ```text
-/// c[i·row_stride + j] = chain over p < depth of  a[p·MR + i] · b[p·NR + j]
+/// c[i·row_stride + j] = chain over p < depth of  a[i·a.lane + p·a.step] · b[j + p·b.step]
 /// ```
 ///
 /// starting from 0, or from the stored c if `load`.
@@ -168,26 +213,20 @@ pub(crate) const MAX_TILE: usize = 512;
 /// ```
 ///
 /// # Safety
-/// The CPU has the instructions of `V`; `a` and `b` are readable for `depth·MR` and `depth·NR`
-/// elements; the `MR × NR` elements of `c` are writable, and initialised if `load`.
+/// The CPU has the instructions of `V`; the `MR·depth` and `NR·depth` elements of `a` and `b` are
+/// readable, and `b.lane` is 1; the `MR × NR` elements of `c` are writable, and initialised if `load`.
 #[inline(always)]
-pub(crate) unsafe fn run<
-    T: Copy,
-    V: Vector<T>,
-    const MR: usize,
-    const NV: usize,
-    const PANEL: usize,
->(
+pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize>(
     depth: usize,
-    mut a: *const T,
-    mut b: *const T,
+    a: Strided<T>,
+    b: Strided<T>,
     c: *mut T,
     row_stride: usize,
     load: bool,
     zero: T,
 ) {
-    // SAFETY: the caller's guarantees cover each access: step p reads a[p·MR..][..MR] and
-    // b[p·NR..][..NR], and c is touched at i·row_stride + j only.
+    // SAFETY: the caller's guarantees cover each access: step p reads MR elements of a and NR of b, and
+    // c is touched at i·row_stride + j only. Pointers past the last step are made with wrapping_add.
     unsafe {
         let mut acc = [[V::splat(zero); NV]; MR];
         if load {
@@ -197,42 +236,78 @@ pub(crate) unsafe fn run<
                 }
             }
         }
-        let step = |acc: &mut [[V; NV]; MR], a: *const T, b: *const T| {
-            let mut row_of_b = [V::splat(zero); NV];
-            for (j, lane) in row_of_b.iter_mut().enumerate() {
-                *lane = V::load(b.add(j * V::LANES));
-            }
-            for (i, row) in acc.iter_mut().enumerate() {
-                let element = V::splat(*a.add(i));
-                for (j, lane) in row.iter_mut().enumerate() {
-                    *lane = V::multiply_add(element, row_of_b[j], *lane);
+        // The tile below is next, if this one takes long enough to make a difference.
+        if depth >= PREFETCH_DEPTH {
+            for i in 0..MR {
+                let row = c.wrapping_add((MR + i) * row_stride);
+                for j in 0..NV {
+                    V::prefetch(row.wrapping_add(j * V::LANES));
                 }
             }
-        };
-        // The tile below is next.
-        for i in 0..MR {
-            let row = c.wrapping_add((MR + i) * row_stride);
-            for j in 0..NV {
-                V::prefetch(row.wrapping_add(j * V::LANES));
-            }
         }
+        let (mut from, mut across) = (a.start, b.start);
         for _ in 0..depth / V::UNROLL {
             for at in 0..V::UNROLL {
-                step(&mut acc, a.add(at * MR), b.add(at * PANEL * V::LANES));
+                step(
+                    &mut acc,
+                    from.add(at * a.step),
+                    a.lane,
+                    across.add(at * b.step),
+                );
             }
-            a = a.add(V::UNROLL * MR);
-            b = b.add(V::UNROLL * PANEL * V::LANES);
+            from = from.wrapping_add(V::UNROLL * a.step);
+            across = across.wrapping_add(V::UNROLL * b.step);
         }
         for _ in 0..depth % V::UNROLL {
-            step(&mut acc, a, b);
-            a = a.add(MR);
-            b = b.add(PANEL * V::LANES);
+            step(&mut acc, from, a.lane, across);
+            from = from.wrapping_add(a.step);
+            across = across.wrapping_add(b.step);
         }
         for (i, row) in acc.iter().enumerate() {
             for (j, lane) in row.iter().enumerate() {
                 lane.store(c.add(i * row_stride + j * V::LANES));
             }
         }
+    }
+}
+
+/// One step of k: `acc[i][j] += from[i·lane] · across[j]`, j counting vectors. A function that is always
+/// inlined, and no closure: a closure is compiled without the features of the function around it.
+///
+/// # Safety
+/// As [`run`], for one step.
+#[inline(always)]
+unsafe fn step<T: Copy, V: Vector<T>, const MR: usize, const NV: usize>(
+    acc: &mut [[V; NV]; MR],
+    from: *const T,
+    lane: usize,
+    across: *const T,
+) {
+    // SAFETY: MR elements at `from` and NV vectors at `across` are readable, says the caller.
+    unsafe {
+        let row_of_b: [V; NV] = load(across);
+        for (i, row) in acc.iter_mut().enumerate() {
+            let element = V::splat(*from.add(i * lane));
+            for (j, sum) in row.iter_mut().enumerate() {
+                *sum = V::multiply_add(element, row_of_b[j], *sum);
+            }
+        }
+    }
+}
+
+/// NV vectors side by side.
+///
+/// # Safety
+/// They are readable, and the CPU has the instructions of `V`.
+#[inline(always)]
+unsafe fn load<T: Copy, V: Vector<T>, const NV: usize>(from: *const T) -> [V; NV] {
+    // SAFETY: the caller's guarantee, also for the first vector, which all places start with.
+    unsafe {
+        let mut vectors = [V::load(from); NV];
+        for (j, vector) in vectors.iter_mut().enumerate() {
+            *vector = V::load(from.add(j * V::LANES));
+        }
+        vectors
     }
 }
 

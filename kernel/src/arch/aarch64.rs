@@ -80,10 +80,42 @@ vector!(
 );
 
 // 32 registers: 24 accumulators, 4 (3) of B, and A by element.
-instance!(fused_f64, f64, F64x2<true>, mr = 6, nv = 4, chains = 16,);
-instance!(separate_f64, f64, F64x2<false>, mr = 6, nv = 4, chains = 16,);
-instance!(fused_f32, f32, F32x4<true>, mr = 8, nv = 3, chains = 16,);
-instance!(separate_f32, f32, F32x4<false>, mr = 8, nv = 3, chains = 16,);
+instance!(
+    fused_f64,
+    f64,
+    F64x2<true>,
+    mr = 6,
+    nv = 4,
+    rows = [6, 4, 2, 1],
+    chains = 16,
+);
+instance!(
+    separate_f64,
+    f64,
+    F64x2<false>,
+    mr = 6,
+    nv = 4,
+    rows = [6, 4, 2, 1],
+    chains = 16,
+);
+instance!(
+    fused_f32,
+    f32,
+    F32x4<true>,
+    mr = 8,
+    nv = 3,
+    rows = [8, 6, 4, 2, 1],
+    chains = 16,
+);
+instance!(
+    separate_f32,
+    f32,
+    F32x4<false>,
+    mr = 8,
+    nv = 3,
+    rows = [8, 6, 4, 2, 1],
+    chains = 16,
+);
 
 /// The packed A is 192 KiB, the packed B at most 4 MiB: for the small caches of phones.
 const F64: Blocking = Blocking {
@@ -105,10 +137,7 @@ macro_rules! kernel {
                 "neon",
                 $class,
                 $blocking,
-                $module::LANES,
-                $module::RUN,
-                $module::PACK,
-                $module::peak,
+                $module::FUNCTIONS,
             )
         }
     };

@@ -24,12 +24,12 @@ pub(crate) const MAX_KERNELS: usize = 6;
 pub(crate) type Kernels<T> = [Option<Kernel<T>>; MAX_KERNELS];
 
 /// Collects kernels in order.
-struct List<T> {
+struct List<T: 'static> {
     kernels: Kernels<T>,
     len: usize,
 }
 
-impl<T> List<T> {
+impl<T: 'static> List<T> {
     const fn new() -> Self {
         Self {
             kernels: [const { None }; MAX_KERNELS],
@@ -70,17 +70,19 @@ pub(crate) fn kernels_f32() -> Kernels<f32> {
 }
 
 /// Defines, for one vector type, the functions that a [`Kernel`] points to, compiled with the
-/// features that the instance needs.
+/// features that the instance needs. `rows` are the heights of [`Kernel::direct`]; the
+/// first may be above MR.
 macro_rules! instance {
-    ($module:ident, $scalar:ty, $vector:ty, mr = $mr:expr, nv = $nv:expr, chains = $chains:expr, $(#[$attribute:meta])*) => {
+    ($module:ident, $scalar:ty, $vector:ty, mr = $mr:expr, nv = $nv:expr, rows = [$($rows:expr),*], chains = $chains:expr, $(#[$attribute:meta])*) => {
         mod $module {
             use super::*;
-            use crate::microkernel::{self, Vector};
+            use crate::microkernel::{self, Strided, Vector};
 
             pub(super) const MR: usize = $mr;
             pub(super) const NR: usize = $nv * LANES;
+            const LANES: usize = <$vector as Vector<$scalar>>::LANES;
 
-            /// The first `V` vectors of a panel (all of them if `V` is more).
+            /// The first `V` vectors of a panel.
             ///
             /// # Safety
             /// As [`microkernel::run`].
@@ -93,14 +95,34 @@ macro_rules! instance {
                 row_stride: usize,
                 load: bool,
             ) {
+                let a = Strided { start: a, lane: 1, step: MR };
+                let b = Strided { start: b, lane: 1, step: NR };
                 // SAFETY: the caller keeps the contract of the micro-kernel, and this function is
                 // only reachable through a `Kernel`, made after the CPU was asked.
+                unsafe { microkernel::run::<$scalar, $vector, MR, V>(depth, a, b, c, row_stride, load, <$scalar>::default()) }
+            }
+
+            /// `R` rows and `V` vectors, wherever they lie.
+            ///
+            /// # Safety
+            /// As [`microkernel::run`].
+            $(#[$attribute])*
+            unsafe fn direct<const R: usize, const V: usize>(
+                depth: usize,
+                a: Strided<$scalar>,
+                b: Strided<$scalar>,
+                c: *mut $scalar,
+                row_stride: usize,
+                load: bool,
+            ) {
+                let zero = <$scalar>::default();
+                // SAFETY: as for `run`. A row-major A is told apart because constant steps cost nothing.
                 unsafe {
-                    match V {
-                        1 if $nv > 1 => microkernel::run::<$scalar, $vector, MR, 1, { $nv }>(depth, a, b, c, row_stride, load, 0.0),
-                        2 if $nv > 2 => microkernel::run::<$scalar, $vector, MR, 2, { $nv }>(depth, a, b, c, row_stride, load, 0.0),
-                        3 if $nv > 3 => microkernel::run::<$scalar, $vector, MR, 3, { $nv }>(depth, a, b, c, row_stride, load, 0.0),
-                        _ => microkernel::run::<$scalar, $vector, MR, { $nv }, { $nv }>(depth, a, b, c, row_stride, load, 0.0),
+                    if a.step == 1 {
+                        let a = Strided { step: 1, ..a };
+                        microkernel::run::<$scalar, $vector, R, V>(depth, a, b, c, row_stride, load, zero);
+                    } else {
+                        microkernel::run::<$scalar, $vector, R, V>(depth, a, b, c, row_stride, load, zero);
                     }
                 }
             }
@@ -120,11 +142,32 @@ macro_rules! instance {
                 unsafe { crate::pack::pack::<$scalar, R>(src, lane_stride, depth_stride, lanes, depth, dst) }
             }
 
-            pub(super) const PACK: (microkernel::Pack<$scalar>, microkernel::Pack<$scalar>) = (pack::<MR>, pack::<NR>);
-            pub(super) const LANES: usize = <$vector as Vector<$scalar>>::LANES;
-            pub(super) const RUN: [microkernel::Run<$scalar>; microkernel::MAX_VECTORS] = [run::<1>, run::<2>, run::<3>, run::<4>];
+            const fn least(v: usize) -> usize {
+                if v < $nv { v } else { $nv }
+            }
 
-            pub(super) fn peak(iterations: u64) -> u64 {
+            /// More rows than MR are for one vector across only.
+            const fn across(rows: usize, v: usize) -> usize {
+                if rows > MR { 1 } else { least(v) }
+            }
+
+            pub(super) const FUNCTIONS: microkernel::Functions<$scalar> = microkernel::Functions {
+                lanes: LANES,
+                run: [run::<{ least(1) }>, run::<{ least(2) }>, run::<{ least(3) }>, run::<{ least(4) }>],
+                direct: &[$((
+                    $rows,
+                    [
+                        direct::<$rows, { across($rows, 1) }>,
+                        direct::<$rows, { across($rows, 2) }>,
+                        direct::<$rows, { across($rows, 3) }>,
+                        direct::<$rows, { across($rows, 4) }>,
+                    ],
+                )),*],
+                pack: [pack::<MR>, pack::<NR>, pack::<LANES>],
+                peak,
+            };
+
+            fn peak(iterations: u64) -> u64 {
                 /// # Safety
                 /// The CPU has the instance's instructions.
                 $(#[$attribute])*

@@ -51,10 +51,10 @@ const BLOCKING: Blocking = Blocking {
     nc: 1024,
 };
 
-instance!(separate_f64, f64, Lanes<f64, 4, false>, mr = 4, nv = 1, chains = 4,);
-instance!(separate_f32, f32, Lanes<f32, 8, false>, mr = 4, nv = 1, chains = 4,);
-instance!(fused_f64, f64, Lanes<f64, 4, true>, mr = 4, nv = 1, chains = 4,);
-instance!(fused_f32, f32, Lanes<f32, 8, true>, mr = 4, nv = 1, chains = 4,);
+instance!(separate_f64, f64, Lanes<f64, 4, false>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
+instance!(separate_f32, f32, Lanes<f32, 8, false>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
+instance!(fused_f64, f64, Lanes<f64, 4, true>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
+instance!(fused_f32, f32, Lanes<f32, 8, true>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
 
 /// The name of this instance.
 pub(crate) const NAME: &str = "portable";
@@ -67,10 +67,7 @@ macro_rules! kernel {
                 NAME,
                 $class,
                 BLOCKING,
-                $module::LANES,
-                $module::RUN,
-                $module::PACK,
-                $module::peak,
+                $module::FUNCTIONS,
             )
         }
     };

@@ -65,8 +65,24 @@ vector!(
 );
 
 // V8 allots 16 registers and spills beyond 8 accumulators.
-instance!(separate_f64, f64, F64x2<false>, mr = 4, nv = 2, chains = 12,);
-instance!(separate_f32, f32, F32x4<false>, mr = 4, nv = 2, chains = 12,);
+instance!(
+    separate_f64,
+    f64,
+    F64x2<false>,
+    mr = 4,
+    nv = 2,
+    rows = [4, 2, 1],
+    chains = 12,
+);
+instance!(
+    separate_f32,
+    f32,
+    F32x4<false>,
+    mr = 4,
+    nv = 2,
+    rows = [4, 2, 1],
+    chains = 12,
+);
 
 /// The packed A is 256 KiB, the packed B 2 MiB: a worker's memory is small, and so are the caches of
 /// phones.
@@ -90,10 +106,7 @@ macro_rules! kernel {
                 $name,
                 $class,
                 $blocking,
-                $module::LANES,
-                $module::RUN,
-                $module::PACK,
-                $module::peak,
+                $module::FUNCTIONS,
             )
         }
     };
@@ -122,9 +135,25 @@ pub(super) fn push_f32(list: &mut List<f32>) {
 }
 
 #[cfg(target_feature = "relaxed-simd")]
-instance!(relaxed_f64, f64, F64x2<true>, mr = 4, nv = 2, chains = 8,);
+instance!(
+    relaxed_f64,
+    f64,
+    F64x2<true>,
+    mr = 4,
+    nv = 2,
+    rows = [4, 2, 1],
+    chains = 8,
+);
 #[cfg(target_feature = "relaxed-simd")]
-instance!(relaxed_f32, f32, F32x4<true>, mr = 4, nv = 2, chains = 8,);
+instance!(
+    relaxed_f32,
+    f32,
+    F32x4<true>,
+    mr = 4,
+    nv = 2,
+    rows = [4, 2, 1],
+    chains = 8,
+);
 
 /// `Fused` if this engine's relaxed multiply-add rounds once, else `Any`.
 ///

@@ -121,16 +121,16 @@ vector!(
 // 32 registers. Fused: 24 accumulators, 4 of B, 1 of A; wide tiles take fewer loads. Separate: the
 // product and the sum go to different pipes if nothing else is in the way, so A is broadcast by the
 // multiplication itself, which takes a tile of one vector across.
-instance!(avx512_fused_f64, f64, F64x8<true>, mr = 6, nv = 4, chains = 16, #[target_feature(enable = "avx512f")]);
-instance!(avx512_separate_f64, f64, F64x8<false>, mr = 24, nv = 1, chains = 16, #[target_feature(enable = "avx512f")]);
-instance!(avx512_fused_f32, f32, F32x16<true>, mr = 6, nv = 4, chains = 16, #[target_feature(enable = "avx512f")]);
-instance!(avx512_separate_f32, f32, F32x16<false>, mr = 24, nv = 1, chains = 16, #[target_feature(enable = "avx512f")]);
+instance!(avx512_fused_f64, f64, F64x8<true>, mr = 6, nv = 4, rows = [12, 6, 4, 2, 1], chains = 16, #[target_feature(enable = "avx512f")]);
+instance!(avx512_separate_f64, f64, F64x8<false>, mr = 24, nv = 1, rows = [24, 12, 6, 4, 2, 1], chains = 16, #[target_feature(enable = "avx512f")]);
+instance!(avx512_fused_f32, f32, F32x16<true>, mr = 6, nv = 4, rows = [12, 6, 4, 2, 1], chains = 16, #[target_feature(enable = "avx512f")]);
+instance!(avx512_separate_f32, f32, F32x16<false>, mr = 24, nv = 1, rows = [24, 12, 6, 4, 2, 1], chains = 16, #[target_feature(enable = "avx512f")]);
 
 // 16 registers: 12 accumulators, 2 of B, 1 of A, and 1 for the product of `Separate`.
-instance!(avx2_fused_f64, f64, F64x4<true>, mr = 6, nv = 2, chains = 12, #[target_feature(enable = "avx2,fma")]);
-instance!(avx2_separate_f64, f64, F64x4<false>, mr = 6, nv = 2, chains = 12, #[target_feature(enable = "avx2,fma")]);
-instance!(avx2_fused_f32, f32, F32x8<true>, mr = 6, nv = 2, chains = 12, #[target_feature(enable = "avx2,fma")]);
-instance!(avx2_separate_f32, f32, F32x8<false>, mr = 6, nv = 2, chains = 12, #[target_feature(enable = "avx2,fma")]);
+instance!(avx2_fused_f64, f64, F64x4<true>, mr = 6, nv = 2, rows = [12, 6, 4, 2, 1], chains = 12, #[target_feature(enable = "avx2,fma")]);
+instance!(avx2_separate_f64, f64, F64x4<false>, mr = 6, nv = 2, rows = [12, 6, 4, 2, 1], chains = 12, #[target_feature(enable = "avx2,fma")]);
+instance!(avx2_fused_f32, f32, F32x8<true>, mr = 6, nv = 2, rows = [12, 6, 4, 2, 1], chains = 12, #[target_feature(enable = "avx2,fma")]);
+instance!(avx2_separate_f32, f32, F32x8<false>, mr = 6, nv = 2, rows = [12, 6, 4, 2, 1], chains = 12, #[target_feature(enable = "avx2,fma")]);
 
 /// The packed A (mc × kc) is at most 576 KiB, for second-level caches of 1 MiB and more; the packed B
 /// (kc × nc) is 4 MiB. A deep kc matters most: C is read and written once per kc.
@@ -169,10 +169,7 @@ macro_rules! kernel {
                 $name,
                 $class,
                 $blocking,
-                $module::LANES,
-                $module::RUN,
-                $module::PACK,
-                $module::peak,
+                $module::FUNCTIONS,
             )
         }
     };

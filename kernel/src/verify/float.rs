@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Verdict;
+use crate::arch::widest;
 use crate::matrix::{KernelError, resize};
 use crate::random::ChaCha;
 use crate::tile::Placement;
@@ -341,54 +342,111 @@ fn elements(bytes: &[u8], element_bytes: usize) -> impl Iterator<Item = f64> {
 }
 
 fn double(bytes: &[u8]) -> f64 {
-    let mut array = [0; 8];
-    array.copy_from_slice(bytes);
-    f64::from_le_bytes(array)
+    F64::read(bytes)
 }
 
 fn single(bytes: &[u8]) -> f64 {
-    let mut array = [0; 4];
-    array.copy_from_slice(bytes);
-    f64::from(f32::from_le_bytes(array))
+    F32::read(bytes)
+}
+
+/// How elements lie in bytes.
+trait Read {
+    const BYTES: usize;
+    fn read(bytes: &[u8]) -> f64;
+}
+
+struct F64;
+struct F32;
+
+impl Read for F64 {
+    const BYTES: usize = 8;
+
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> f64 {
+        let mut array = [0; 8];
+        array.copy_from_slice(bytes);
+        f64::from_le_bytes(array)
+    }
+}
+
+impl Read for F32 {
+    const BYTES: usize = 4;
+
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> f64 {
+        let mut array = [0; 4];
+        array.copy_from_slice(bytes);
+        f64::from(f32::from_le_bytes(array))
+    }
 }
 
 /// (Σ e·x, Σ |e|·z) over the elements of a part; z is |x| if absent.
 fn dot(bytes: &[u8], element_bytes: usize, x: &[f64], z: Option<&[f64]>) -> (f64, f64) {
     match (element_bytes, z) {
-        (4, Some(z)) => lanes::<4>(bytes, x, z, single, |z| z),
-        (4, None) => lanes::<4>(bytes, x, x, single, f64::abs),
-        (_, Some(z)) => lanes::<8>(bytes, x, z, double, |z| z),
-        (_, None) => lanes::<8>(bytes, x, x, double, f64::abs),
+        (4, Some(z)) => dot_32_weighted(bytes, x, z),
+        (4, None) => dot_32(bytes, x),
+        (_, Some(z)) => dot_64_weighted(bytes, x, z),
+        (_, None) => dot_64(bytes, x),
     }
 }
 
-/// [`dot`] in eight lanes, so that additions do not wait for each other.
+widest! {
+    fn dot_32(bytes: &[u8], x: &[f64]) -> (f64, f64) {
+        lanes::<F32, false>(bytes, x, x)
+    }
+}
+widest! {
+    fn dot_32_weighted(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
+        lanes::<F32, true>(bytes, x, z)
+    }
+}
+widest! {
+    fn dot_64(bytes: &[u8], x: &[f64]) -> (f64, f64) {
+        lanes::<F64, false>(bytes, x, x)
+    }
+}
+widest! {
+    fn dot_64_weighted(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
+        lanes::<F64, true>(bytes, x, z)
+    }
+}
+
+/// Elements whose sums are kept apart, in groups of a vector: additions do not wait for each other. An
+/// element passes through n / 32 additions and 31 more, which is at most n + [`EXTRA_TERMS`] for n >= 32;
+/// below, each has a sum of its own and adding zeros rounds nothing.
+const GROUPS: usize = 4;
+const LANES: usize = 8;
+
+/// [`dot`]; the weight is |x| unless `WEIGHTED`.
 #[inline(always)]
-fn lanes<const BYTES: usize>(
-    bytes: &[u8],
-    x: &[f64],
-    z: &[f64],
-    read: impl Fn(&[u8]) -> f64,
-    weight: impl Fn(f64) -> f64,
-) -> (f64, f64) {
-    const LANES: usize = 8;
-    let (mut sums, mut magnitudes) = ([0.0; LANES], [0.0; LANES]);
-    let whole = x.len() / LANES * LANES;
-    let (bytes, bytes_rest) = bytes.split_at(whole * BYTES);
+fn lanes<R: Read, const WEIGHTED: bool>(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
+    const STEP: usize = GROUPS * LANES;
+    let (mut sums, mut magnitudes) = ([[0.0; LANES]; GROUPS], [[0.0; LANES]; GROUPS]);
+    let whole = x.len() / STEP * STEP;
+    let (bytes, bytes_rest) = bytes.split_at(whole * R::BYTES);
     let (x, x_rest) = x.split_at(whole);
     let (z, z_rest) = z.split_at(whole);
-    let groups = x.chunks_exact(LANES).zip(z.chunks_exact(LANES));
-    for (bytes, (x, z)) in bytes.chunks_exact(LANES * BYTES).zip(groups) {
-        for lane in 0..LANES {
-            let element = read(&bytes[lane * BYTES..(lane + 1) * BYTES]);
-            sums[lane] += element * x[lane];
-            magnitudes[lane] += element.abs() * weight(z[lane]);
+    let steps = x.chunks_exact(STEP).zip(z.chunks_exact(STEP));
+    for (bytes, (x, z)) in bytes.chunks_exact(STEP * R::BYTES).zip(steps) {
+        for group in 0..GROUPS {
+            for lane in 0..LANES {
+                let at = group * LANES + lane;
+                let element = R::read(&bytes[at * R::BYTES..(at + 1) * R::BYTES]);
+                let weight = if WEIGHTED { z[at] } else { x[at].abs() };
+                sums[group][lane] += element * x[at];
+                magnitudes[group][lane] += element.abs() * weight;
+            }
         }
     }
-    for (lane, bytes) in bytes_rest.chunks_exact(BYTES).enumerate() {
-        let element = read(bytes);
-        sums[lane] += element * x_rest[lane];
-        magnitudes[lane] += element.abs() * weight(z_rest[lane]);
+    let rest = x_rest.iter().zip(z_rest);
+    for (at, (bytes, (x, z))) in bytes_rest.chunks_exact(R::BYTES).zip(rest).enumerate() {
+        let element = R::read(bytes);
+        let weight = if WEIGHTED { *z } else { x.abs() };
+        sums[at / LANES][at % LANES] += element * x;
+        magnitudes[at / LANES][at % LANES] += element.abs() * weight;
     }
-    (sums.iter().sum(), magnitudes.iter().sum())
+    (
+        sums.iter().flatten().sum(),
+        magnitudes.iter().flatten().sum(),
+    )
 }
