@@ -516,6 +516,158 @@ fn a_check_that_is_not_complete_is_an_error() {
     assert!(check.accept(&[0; 64]));
 }
 
+/// How many honest products are checked: by hand `HONEST_PRODUCTS=100000 cargo test --release`.
+fn honest_products() -> u64 {
+    let asked = std::env::var("HONEST_PRODUCTS");
+    asked.ok().and_then(|n| n.parse().ok()).unwrap_or(3_000)
+}
+
+/// Random shapes, magnitudes and secrets; every kernel in turn.
+fn many_honest_products<T: Float>(count: u64) {
+    let kernels: Vec<_> = T::kernels().collect();
+    let mut workspace = Workspace::new();
+    let mut state = 77;
+    for turn in 0..count {
+        let mut size = |most: u64| 1 + (next(&mut state) % most) as usize;
+        let shape = match turn % 8 {
+            0 => (1, size(400), size(4)),
+            1 => (size(4), size(4), size(400)),
+            2 => (size(60), size(60), size(60)),
+            _ => (size(20), size(20), size(20)),
+        };
+        let (rows, inner, cols) = shape;
+        let (mut a, b) = (
+            random::<T>(rows * inner, &mut state),
+            random::<T>(inner * cols, &mut state),
+        );
+        // Rows of very different magnitudes, and sums that cancel.
+        for (i, x) in a.iter_mut().enumerate() {
+            let scale = 2f64.powi((i / inner * 7 % 41) as i32 - 20);
+            let sign = if turn % 3 == 0 && i % 2 == 1 {
+                -1.0
+            } else {
+                1.0
+            };
+            *x = T::of(x.wide() * scale * sign);
+        }
+        let kernel = &kernels[turn as usize % kernels.len()];
+        let mut c = vec![T::ZERO; rows * cols];
+        matmul_with(
+            kernel,
+            kernel.blocking(),
+            false,
+            MatRef::row_major(&a, rows, inner).unwrap(),
+            MatRef::row_major(&b, inner, cols).unwrap(),
+            MatMut::row_major(&mut c, rows, cols).unwrap(),
+            &mut workspace,
+        )
+        .unwrap();
+        let shape = Shape { rows, inner, cols };
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&next(&mut state).to_le_bytes());
+        let mut probe = Probe::new(T::ELEMENT, inner, cols, seed).unwrap();
+        shape.project(&mut probe, &T::bytes(&b));
+        assert_eq!(
+            shape.check(&probe, &T::bytes(&a)).verdict(&T::bytes(&c)),
+            Ok(Verdict::Accepted),
+            "turn {turn}, {shape:?}, {}",
+            kernel.name()
+        );
+    }
+}
+
+#[test]
+fn no_honest_product_among_many_is_rejected() {
+    println!("{} of each type", honest_products());
+    many_honest_products::<f64>(honest_products());
+    many_honest_products::<f32>(honest_products());
+}
+
+/// One tile with many secrets: how often a change is seen.
+fn seen(shape: Shape, trials: u64, change: impl Fn(u64, &mut Vec<f64>)) -> u64 {
+    let mut state = 51;
+    let Shape { rows, inner, cols } = shape;
+    let (a, b) = (
+        random::<f64>(rows * inner, &mut state),
+        random::<f64>(inner * cols, &mut state),
+    );
+    let honest = shape.product(Class::Fused, &a, &b);
+    let (a, b) = (f64::bytes(&a), f64::bytes(&b));
+    let mut seen = 0;
+    for trial in 0..trials {
+        let mut seed = [9; 32];
+        seed[..8].copy_from_slice(&trial.to_le_bytes());
+        let mut probe = Probe::new(Element::F64, inner, cols, seed).unwrap();
+        shape.project(&mut probe, &b);
+        let check = shape.check(&probe, &a);
+        let mut c = honest.clone();
+        change(trial, &mut c);
+        match check.verdict(&f64::bytes(&c)).unwrap() {
+            Verdict::Rejected => seen += 1,
+            Verdict::Accepted => {}
+            Verdict::Undecided => panic!("everything is finite"),
+        }
+    }
+    seen
+}
+
+const TILE: Shape = Shape {
+    rows: 3,
+    inner: 200,
+    cols: 40,
+};
+
+/// What the module's documentation says a row of [`TILE`] may be off by: elements of A and B are below
+/// 1 and 1/2 on average, |x| is below 3/2.
+fn bound_at_most() -> f64 {
+    let terms = (TILE.inner + 1) + 2 * (TILE.cols + 16) + TILE.inner + 16;
+    let magnitude = (TILE.cols * TILE.inner) as f64;
+    1.02 * terms as f64 * (f64::EPSILON / 2.0) * magnitude * 1.5
+}
+
+#[test]
+fn a_single_wrong_element_is_always_seen_if_it_is_off_by_more_than_four_bounds() {
+    let trials = 1_000;
+    let off = 4.0 * bound_at_most();
+    let caught = seen(TILE, trials, |trial, c| {
+        let at = trial as usize % c.len();
+        c[at] += if trial % 2 == 0 { off } else { -off };
+    });
+    assert_eq!(caught, trials, "an error of {off:e}");
+}
+
+#[test]
+fn a_single_element_off_by_one_part_in_ten_to_the_eighth_is_seen() {
+    let trials = 1_000;
+    // Elements of this product are about 4 in magnitude; the few that are a thousand times smaller may
+    // be off by as much as rounding is.
+    let caught = seen(TILE, trials, |trial, c| {
+        let at = trial as usize % c.len();
+        c[at] *= 1.0 + 1e-8;
+    });
+    println!("{caught} of {trials}");
+    assert!(caught >= trials * 99 / 100, "{caught} of {trials}");
+}
+
+#[test]
+fn equal_and_opposite_errors_in_a_row_pass_as_rarely_as_documented() {
+    // They cancel only where two elements of x are closer than 2·bound/|Δ|: with that probability at
+    // most, 2 in 10 here.
+    let (trials, off) = (2_000, 10.0 * bound_at_most());
+    let caught = seen(TILE, trials, |trial, c| {
+        let (i, j) = (trial as usize % 20, 20 + trial as usize % 19);
+        c[i] += off;
+        c[j] -= off;
+    });
+    println!("{caught} of {trials}");
+    assert!(caught >= trials * 8 / 10, "{caught} of {trials}");
+    let large = seen(TILE, trials, |_, c| {
+        c[3] += 1e-3;
+        c[4] -= 1e-3;
+    });
+    assert_eq!(large, trials);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -194,9 +194,10 @@ impl Rows {
         inner: usize,
     ) -> Verdict {
         let bound = Bound::new(element_bytes, inner, probe.x.len());
+        let columns_finite = probe.columns.iter().all(|&mark| mark == Mark::Finite);
         let mut verdict = Verdict::Accepted;
         for (i, bytes) in c_bytes.chunks_exact(row_bytes.max(1)).enumerate() {
-            match self.row_verdict(i, probe, bytes, element_bytes, &bound) {
+            match self.row_verdict(i, probe, columns_finite, bytes, element_bytes, &bound) {
                 Verdict::Accepted => {}
                 Verdict::Undecided => verdict = Verdict::Undecided,
                 Verdict::Rejected => return Verdict::Rejected,
@@ -209,6 +210,7 @@ impl Rows {
         &self,
         i: usize,
         probe: &Probe,
+        columns_finite: bool,
         bytes: &[u8],
         element_bytes: usize,
         bound: &Bound,
@@ -222,7 +224,6 @@ impl Rows {
             if !limit.is_finite() {
                 return Verdict::Undecided;
             }
-            let columns_finite = probe.columns.iter().all(|&column| column == Mark::Finite);
             return if columns_finite && (sum - self.v[i]).abs() <= limit {
                 Verdict::Accepted
             } else {
@@ -341,43 +342,18 @@ fn elements(bytes: &[u8], element_bytes: usize) -> impl Iterator<Item = f64> {
     })
 }
 
+#[inline(always)]
 fn double(bytes: &[u8]) -> f64 {
-    F64::read(bytes)
+    let mut array = [0; 8];
+    array.copy_from_slice(bytes);
+    f64::from_le_bytes(array)
 }
 
+#[inline(always)]
 fn single(bytes: &[u8]) -> f64 {
-    F32::read(bytes)
-}
-
-/// How elements lie in bytes.
-trait Read {
-    const BYTES: usize;
-    fn read(bytes: &[u8]) -> f64;
-}
-
-struct F64;
-struct F32;
-
-impl Read for F64 {
-    const BYTES: usize = 8;
-
-    #[inline(always)]
-    fn read(bytes: &[u8]) -> f64 {
-        let mut array = [0; 8];
-        array.copy_from_slice(bytes);
-        f64::from_le_bytes(array)
-    }
-}
-
-impl Read for F32 {
-    const BYTES: usize = 4;
-
-    #[inline(always)]
-    fn read(bytes: &[u8]) -> f64 {
-        let mut array = [0; 4];
-        array.copy_from_slice(bytes);
-        f64::from(f32::from_le_bytes(array))
-    }
+    let mut array = [0; 4];
+    array.copy_from_slice(bytes);
+    f64::from(f32::from_le_bytes(array))
 }
 
 /// (Σ e·x, Σ |e|·z) over the elements of a part; z is |x| if absent.
@@ -392,46 +368,64 @@ fn dot(bytes: &[u8], element_bytes: usize, x: &[f64], z: Option<&[f64]>) -> (f64
 
 widest! {
     fn dot_32(bytes: &[u8], x: &[f64]) -> (f64, f64) {
-        lanes::<F32, false>(bytes, x, x)
+        singles::<false>(bytes, x, x)
     }
 }
 widest! {
     fn dot_32_weighted(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
-        lanes::<F32, true>(bytes, x, z)
+        singles::<true>(bytes, x, z)
     }
 }
 widest! {
     fn dot_64(bytes: &[u8], x: &[f64]) -> (f64, f64) {
-        lanes::<F64, false>(bytes, x, x)
+        lanes::<false>(bytes, x, x)
     }
 }
 widest! {
     fn dot_64_weighted(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
-        lanes::<F64, true>(bytes, x, z)
+        lanes::<true>(bytes, x, z)
     }
 }
 
+/// [`lanes`] for `f32`, converted part by part: a loop that only converts is one that compilers make
+/// vectors of.
+#[inline(always)]
+fn singles<const WEIGHTED: bool>(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
+    const PART: usize = 256;
+    let mut doubles = [[0; 8]; PART];
+    let (mut sum, mut magnitude) = (0.0, 0.0);
+    let parts = x.chunks(PART).zip(z.chunks(PART));
+    for (bytes, (x, z)) in bytes.as_chunks().0.chunks(PART).zip(parts) {
+        for (to, from) in doubles.iter_mut().zip(bytes) {
+            *to = f64::from(f32::from_le_bytes(*from)).to_le_bytes();
+        }
+        let (part, weight) = lanes::<WEIGHTED>(doubles[..x.len()].as_flattened(), x, z);
+        sum += part;
+        magnitude += weight;
+    }
+    (sum, magnitude)
+}
+
 /// Elements whose sums are kept apart, in groups of a vector: additions do not wait for each other. An
-/// element passes through n / 32 additions and 31 more, which is at most n + [`EXTRA_TERMS`] for n >= 32;
-/// below, each has a sum of its own and adding zeros rounds nothing.
+/// element passes through n / 32 additions and 5 more, which is at most n + [`EXTRA_TERMS`].
 const GROUPS: usize = 4;
 const LANES: usize = 8;
 
 /// [`dot`]; the weight is |x| unless `WEIGHTED`.
 #[inline(always)]
-fn lanes<R: Read, const WEIGHTED: bool>(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
+fn lanes<const WEIGHTED: bool>(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
     const STEP: usize = GROUPS * LANES;
     let (mut sums, mut magnitudes) = ([[0.0; LANES]; GROUPS], [[0.0; LANES]; GROUPS]);
     let whole = x.len() / STEP * STEP;
-    let (bytes, bytes_rest) = bytes.split_at(whole * R::BYTES);
+    let (bytes, bytes_rest) = bytes.split_at(whole * 8);
     let (x, x_rest) = x.split_at(whole);
     let (z, z_rest) = z.split_at(whole);
     let steps = x.chunks_exact(STEP).zip(z.chunks_exact(STEP));
-    for (bytes, (x, z)) in bytes.chunks_exact(STEP * R::BYTES).zip(steps) {
+    for (bytes, (x, z)) in bytes.chunks_exact(STEP * 8).zip(steps) {
         for group in 0..GROUPS {
             for lane in 0..LANES {
                 let at = group * LANES + lane;
-                let element = R::read(&bytes[at * R::BYTES..(at + 1) * R::BYTES]);
+                let element = double(&bytes[at * 8..(at + 1) * 8]);
                 let weight = if WEIGHTED { z[at] } else { x[at].abs() };
                 sums[group][lane] += element * x[at];
                 magnitudes[group][lane] += element.abs() * weight;
@@ -439,14 +433,22 @@ fn lanes<R: Read, const WEIGHTED: bool>(bytes: &[u8], x: &[f64], z: &[f64]) -> (
         }
     }
     let rest = x_rest.iter().zip(z_rest);
-    for (at, (bytes, (x, z))) in bytes_rest.chunks_exact(R::BYTES).zip(rest).enumerate() {
-        let element = R::read(bytes);
+    for (at, (bytes, (x, z))) in bytes_rest.chunks_exact(8).zip(rest).enumerate() {
+        let element = double(bytes);
         let weight = if WEIGHTED { *z } else { x.abs() };
         sums[at / LANES][at % LANES] += element * x;
         magnitudes[at / LANES][at % LANES] += element.abs() * weight;
     }
-    (
-        sums.iter().flatten().sum(),
-        magnitudes.iter().flatten().sum(),
-    )
+    (total(&sums), total(&magnitudes))
+}
+
+/// The sum of all lanes, as a tree: five additions deep.
+#[inline(always)]
+fn total(sums: &[[f64; LANES]; GROUPS]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    for (at, lane) in lanes.iter_mut().enumerate() {
+        *lane = (sums[0][at] + sums[1][at]) + (sums[2][at] + sums[3][at]);
+    }
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
 }

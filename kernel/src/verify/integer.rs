@@ -132,23 +132,58 @@ fn weights(x: &[u64], limbs: usize, prime: u64) -> Result<Vec<u64>, KernelError>
 
 /// Σ element·x mod prime over a part of a row.
 fn dot(bytes: &[u8], element_bytes: usize, weights: &[u64], prime: u64) -> u64 {
-    // The halves of each 128-bit product are summed apart: neither sum can overflow.
-    let (mut low, mut high) = (0u128, 0u128);
-    let rows = weights.chunks_exact(element_bytes / 8 + 1);
-    for (element, weights) in bytes.chunks_exact(element_bytes).zip(rows) {
-        let mut top = 0;
-        for (limb, &weight) in element.chunks_exact(8).zip(weights) {
-            let mut array = [0; 8];
-            array.copy_from_slice(limb);
-            top = u64::from_le_bytes(array);
-            let wide = u128::from(top) * u128::from(weight);
-            low += wide & u128::from(u64::MAX);
-            high += wide >> 64;
-        }
-        if top >> 63 == 1 {
-            low += u128::from(weights[element_bytes / 8]);
+    let limbs = bytes.as_chunks().0;
+    match element_bytes {
+        8 => dot_limbs::<1>(limbs, weights, prime),
+        16 => dot_limbs::<2>(limbs, weights, prime),
+        24 => dot_limbs::<3>(limbs, weights, prime),
+        _ => {
+            // The halves of each 128-bit product are summed apart: neither sum can overflow.
+            let (mut low, mut high) = (0u128, 0u128);
+            let count = element_bytes / 8;
+            let elements = limbs.chunks_exact(count);
+            for (element, weights) in elements.zip(weights.chunks_exact(count + 1)) {
+                let mut top = 0;
+                for (limb, &weight) in element.iter().zip(weights) {
+                    top = u64::from_le_bytes(*limb);
+                    let wide = u128::from(top) * u128::from(weight);
+                    low += wide & u128::from(u64::MAX);
+                    high += wide >> 64;
+                }
+                low += u128::from(weights[count] & sign_mask(top));
+            }
+            fold(low, high, prime)
         }
     }
+}
+
+/// [`dot`] for elements of a known number of limbs. No branch: signs are as good as random.
+#[inline(always)]
+fn dot_limbs<const LIMBS: usize>(limbs: &[[u8; 8]], weights: &[u64], prime: u64) -> u64 {
+    let (mut low, mut high) = (0u128, 0u128);
+    let elements = limbs.as_chunks::<LIMBS>().0;
+    for (element, weights) in elements.iter().zip(weights.chunks_exact(LIMBS + 1)) {
+        // Below (LIMBS + 1)·2^61 <= 2^63: they fit one addition.
+        let mut upper = 0;
+        for (limb, &weight) in element.iter().zip(weights) {
+            let wide = u128::from(u64::from_le_bytes(*limb)) * u128::from(weight);
+            low += u128::from(wide as u64);
+            upper += (wide >> 64) as u64;
+        }
+        low += u128::from(weights[LIMBS] & sign_mask(u64::from_le_bytes(element[LIMBS - 1])));
+        high += u128::from(upper);
+    }
+    fold(low, high, prime)
+}
+
+/// All ones if the limb is negative as the top of a two's complement number.
+#[inline(always)]
+fn sign_mask(limb: u64) -> u64 {
+    ((limb as i64) >> 63) as u64
+}
+
+/// high·2^64 + low mod prime.
+fn fold(low: u128, high: u128, prime: u64) -> u64 {
     let p = u128::from(prime);
     let base = (1u128 << 64) % p;
     ((high % p * base + low % p) % p) as u64

@@ -33,6 +33,9 @@
 //! on a row, |Δ·x|, is more than twice the bound; for a single wrong element |Δ·x| >= |Δ|/2. In `f64`
 //! with inner = cols = 1,000 a single element is caught when it is off by about 10^-12 of its row's
 //! |A||B||x|, in `f32` by about 3·10^-4. Smaller lies pass: an honest worker may be off by that much.
+//! Two equal and opposite errors ±Δ in a row are seen unless the two elements of x are closer to each
+//! other than 2·bound/|Δ|, which has at most that probability: x is drawn after the lie, its difference
+//! of two elements has a density of at most 1/2.
 //!
 //! # NaN, infinities, overflow
 //!
