@@ -408,7 +408,8 @@ impl<'a, T> MatMut<'a, T> {
             if self.cols == 0 {
                 return;
             }
-            if self.col_stride == 1 {
+            // A single column may have any stride, also 0.
+            if self.col_stride == 1 || self.cols == 1 {
                 self.data[start..start + self.cols]
                     .iter_mut()
                     .for_each(&mut change);

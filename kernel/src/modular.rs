@@ -64,16 +64,13 @@ pub fn matmul(
             what: "modulus (from 2)",
         });
     }
-    check(&a, m)?;
-    check(&b, m)?;
     if accumulate {
         check(&c.as_ref(), m)?;
     }
     let (rows, inner, cols) = (a.rows(), a.cols(), b.cols());
-    if rows == 0 || cols == 0 {
-        return Ok(());
-    }
-    if inner == 0 {
+    if rows == 0 || cols == 0 || inner == 0 {
+        check(&a, m)?;
+        check(&b, m)?;
         if !accumulate {
             c.for_each(|x| *x = 0);
         }
@@ -85,13 +82,16 @@ pub fn matmul(
     }
 }
 
+/// For an element that is not below the modulus.
+const TOO_LARGE: KernelError = KernelError::Range {
+    what: "an element (not below the modulus)",
+};
+
 fn check(x: &MatRef<'_, u64>, m: u64) -> Result<(), KernelError> {
     let mut row = Vec::new();
     for i in 0..x.rows() {
         if !below(row_of(x, i, &mut row)?, m) {
-            return Err(KernelError::Range {
-                what: "an element (not below the modulus)",
-            });
+            return Err(TOO_LARGE);
         }
     }
     Ok(())
@@ -204,22 +204,29 @@ fn balance(x: u64, m: u64) -> i32 {
 }
 
 widest! {
-    fn floats(row: &[u64], m: u64, to: &mut [f64]) {
+    /// Balanced residues, and whether all of the row is below m.
+    fn floats(row: &[u64], m: u64, to: &mut [f64]) -> bool {
+        let mut all = true;
         for (to, &x) in to.iter_mut().zip(row) {
+            all &= x < m;
             *to = f64::from(balance(x, m));
         }
+        all
     }
 }
 
 widest! {
-    /// x = high·2^split + low with |low| <= 2^(split - 1).
-    fn halves(row: &[u64], m: u64, split: u32, low: &mut [f64], high: &mut [f64]) {
+    /// As [`floats`], in two parts: x = high·2^split + low with |low| <= 2^(split - 1).
+    fn halves(row: &[u64], m: u64, split: u32, low: &mut [f64], high: &mut [f64]) -> bool {
+        let mut all = true;
         for ((low, high), &x) in low.iter_mut().zip(high).zip(row) {
+            all &= x < m;
             let x = balance(x, m);
             let top = (i64::from(x) + (1 << (split - 1))) >> split;
             *high = f64::from(top as i32);
             *low = f64::from(x.wrapping_sub((top as i32) << split));
         }
+        all
     }
 }
 
@@ -272,22 +279,26 @@ fn in_floats(
         resize(&mut scratch.c[part], out, 0.0)?;
     }
     let buffer = &mut scratch.words[0];
+    let mut all = true;
     for (i, to) in scratch.a.chunks_exact_mut(inner).enumerate() {
-        floats(row_of(&a, i, buffer)?, ring.word, to);
+        all &= floats(row_of(&a, i, buffer)?, ring.word, to);
     }
     let [low, high] = &mut scratch.b;
     match ring.split {
         None => {
             for (i, to) in low.chunks_exact_mut(cols).enumerate() {
-                floats(row_of(&b, i, buffer)?, ring.word, to);
+                all &= floats(row_of(&b, i, buffer)?, ring.word, to);
             }
         }
         Some(split) => {
             let parts = low.chunks_exact_mut(cols).zip(high.chunks_exact_mut(cols));
             for (i, (low, high)) in parts.enumerate() {
-                halves(row_of(&b, i, buffer)?, ring.word, split, low, high);
+                all &= halves(row_of(&b, i, buffer)?, ring.word, split, low, high);
             }
         }
+    }
+    if !all {
+        return Err(TOO_LARGE);
     }
     let steps = inner.div_ceil(ring.terms);
     let step = inner.div_ceil(steps);
@@ -362,6 +373,8 @@ fn by_residues(
         a_bits: bits,
         b_bits: bits,
     };
+    check(&a, m)?;
+    check(&b, m)?;
     let mut buffer = Vec::new();
     let [left, right] = &mut scratch.words;
     for (x, to) in [(&a, left), (&b, right)] {
@@ -392,25 +405,77 @@ fn by_residues(
         0,
     )?;
     residues.finish(&mut scratch.bytes, &mut scratch.workspace)?;
-    let wide = u128::from(m);
+    let divisor = Divisor::new(m);
     for (i, bytes) in scratch.bytes.chunks_exact(cols * element_bytes).enumerate() {
         put_row(&mut c, i, &mut buffer, |row| {
             for (to, element) in row.iter_mut().zip(bytes.chunks_exact(element_bytes)) {
-                let mut limbs = element.chunks_exact(8).rev().map(|limb| {
-                    let mut array = [0; 8];
-                    array.copy_from_slice(limb);
-                    u64::from_le_bytes(array)
-                });
-                // The highest limb has the sign.
-                let top = limbs.next().unwrap_or(0) as i64;
-                let mut rest = i128::from(top).rem_euclid(wide as i128) as u64;
-                for limb in limbs {
-                    rest = ((u128::from(rest) << 64 | u128::from(limb)) % wide) as u64;
-                }
+                let rest = divisor.remainder(element.as_chunks().0);
                 let old = if accumulate { *to } else { 0 };
-                *to = ((u128::from(rest) + u128::from(old)) % wide) as u64;
+                // old + rest without overflow: both are below m.
+                let room = m - old;
+                *to = if rest >= room {
+                    rest - room
+                } else {
+                    old + rest
+                };
             }
         })?;
     }
     Ok(())
+}
+
+/// Division by one number many times: Möller, Granlund, *Improved Division by Invariant Integers*, IEEE
+/// Transactions on Computers 60(2), 2011, algorithm 4.
+struct Divisor {
+    m: u64,
+    /// m shifted so that its highest bit is set, and by how much.
+    normal: u64,
+    shift: u32,
+    /// floor((2^128 - 1) / normal) - 2^64.
+    reciprocal: u64,
+}
+
+impl Divisor {
+    fn new(m: u64) -> Self {
+        let shift = m.leading_zeros();
+        let normal = m << shift;
+        Self {
+            m,
+            normal,
+            shift,
+            reciprocal: (u128::MAX / u128::from(normal) - (1 << 64)) as u64,
+        }
+    }
+
+    /// The remainder, from 0 to m - 1, of a two's complement number of little-endian limbs.
+    #[inline(always)]
+    fn remainder(&self, limbs: &[[u8; 8]]) -> u64 {
+        let negative = limbs.last().is_some_and(|top| top[7] >> 7 == 1);
+        let flip = if negative { u64::MAX } else { 0 };
+        // Of x >= 0 itself, else of -x - 1, the complement; everything shifted like m.
+        let mut rest = 0;
+        for limb in limbs.iter().rev() {
+            let limb = u64::from_le_bytes(*limb) ^ flip;
+            let carried = (u128::from(limb) << self.shift >> 64) as u64;
+            rest = self.step(rest | carried, limb << self.shift);
+        }
+        let rest = rest >> self.shift;
+        if negative { self.m - 1 - rest } else { rest }
+    }
+
+    /// (high·2^64 + low) mod normal, for high < normal.
+    #[inline(always)]
+    fn step(&self, high: u64, low: u64) -> u64 {
+        let estimate = u128::from(self.reciprocal) * u128::from(high)
+            + (u128::from(high) << 64 | u128::from(low));
+        let quotient = ((estimate >> 64) as u64).wrapping_add(1);
+        let mut rest = low.wrapping_sub(quotient.wrapping_mul(self.normal));
+        if rest > estimate as u64 {
+            rest = rest.wrapping_add(self.normal);
+        }
+        if rest >= self.normal {
+            rest -= self.normal;
+        }
+        rest
+    }
 }

@@ -106,13 +106,16 @@ fn check<T: Bits>(
     }
 }
 
+/// Under Miri, which interprets every step, fewer and smaller.
+const SMALL: usize = if cfg!(miri) { 5 } else { 13 };
+
 fn every_small_shape<T: Bits>() {
     let mut workspace = Workspace::new();
     for kernel in T::kernels().filter(|kernel| kernel.class() != Class::Any) {
         let mut turn = 0;
-        for m in 0..=13 {
-            for k in 0..=13 {
-                for n in 0..=13 {
+        for m in 0..=SMALL {
+            for k in 0..=SMALL {
+                for n in 0..=SMALL {
                     turn += 1;
                     let layouts = [
                         LAYOUTS[turn % 3],
@@ -183,7 +186,7 @@ fn every_layout_and_blocking<T: Bits>() {
                         check(
                             &kernel,
                             blocking,
-                            (26, 35, 33),
+                            if cfg!(miri) { (9, 7, 11) } else { (26, 35, 33) },
                             [a, b, c],
                             turn % 2 == 0,
                             &mut workspace,
@@ -194,7 +197,11 @@ fn every_layout_and_blocking<T: Bits>() {
             check(
                 &kernel,
                 blocking,
-                (61, 130, 47),
+                if cfg!(miri) {
+                    (11, 6, 17)
+                } else {
+                    (61, 130, 47)
+                },
                 [Layout::Rows; 3],
                 true,
                 &mut workspace,
@@ -266,7 +273,7 @@ fn instances_of_a_class_agree_over_the_whole_range_of_exponents() {
 #[test]
 fn fused_rounds_once_and_separate_twice() {
     // (1 + e)² − (1 + 2e) is e² if rounded once, 0 if the product is rounded first.
-    let e = 2f64.powi(-27);
+    let e = 1.0 / (1u64 << 27) as f64;
     let (a, b) = ([1.0 + e], [1.0 + e]);
     for kernel in f64::kernels().filter(|kernel| kernel.class() != Class::Any) {
         let mut c = [-(1.0 + 2.0 * e)];
@@ -426,6 +433,89 @@ fn the_limit_loop_counts_what_it_does() {
         );
     }
     assert!(gemmesh_kernel::peak::multiply_adds::<f64>(1) > 0);
+}
+
+/// Sizes and strides as an attacker would choose them: small, zero, and around every overflow.
+fn any_size() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        6 => 0usize..12,
+        2 => 12usize..400,
+        1 => (0usize..4).prop_map(|x| usize::MAX - x),
+        1 => (0u32..usize::BITS).prop_map(|bit| 1 << bit),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A view is refused, or every element of it is in the slice and (if writable) has its own place.
+    #[test]
+    fn views_are_refused_or_inside(
+        len in 0usize..300, rows in any_size(), cols in any_size(), row_stride in any_size(), col_stride in any_size(),
+    ) {
+        let mut data: Vec<f64> = (0..len).map(|x| x as f64).collect();
+        let places = || -> Option<Vec<usize>> {
+            let mut places = Vec::new();
+            if rows == 0 || cols == 0 {
+                return Some(places);
+            }
+            if rows.saturating_mul(cols) > 200_000 {
+                return None;
+            }
+            for i in 0..rows {
+                for j in 0..cols {
+                    places.push(i.checked_mul(row_stride)?.checked_add(j.checked_mul(col_stride)?)?);
+                }
+            }
+            Some(places)
+        };
+        if let Ok(view) = MatRef::new(&data, rows, cols, row_stride, col_stride) {
+            // Only a stride of zero gives a view of many elements in a short slice.
+            if let Some(places) = places() {
+                for (at, place) in places.into_iter().enumerate() {
+                    prop_assert!(place < len);
+                    prop_assert_eq!(view.at(at / cols, at % cols), place as f64);
+                }
+            }
+        }
+        if let Ok(mut view) = MatMut::new(&mut data, rows, cols, row_stride, col_stride) {
+            let mut places = places().expect("no more elements than the slice has");
+            let mut count = 0;
+            view.for_each(|x| {
+                *x = -1.0;
+                count += 1;
+            });
+            prop_assert_eq!(count, places.len());
+            places.sort_unstable();
+            prop_assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "two elements share a place");
+            let changed = data.iter().filter(|&&x| x == -1.0).count();
+            prop_assert_eq!(changed, count);
+        }
+    }
+
+    /// Any three views that fit each other: the product is the definition's, and nothing else changes.
+    #[test]
+    fn products_of_any_views_are_the_definitions(
+        shape in prop::array::uniform3(1usize..14), strides in prop::array::uniform6(0usize..40),
+        accumulate: bool, pick in 0usize..8, seed: u64,
+    ) {
+        let [m, k, n] = shape;
+        let [ars, acs, brs, bcs, crs, ccs] = strides;
+        let len = |rows: usize, cols: usize, row: usize, col: usize| (rows - 1) * row + (cols - 1) * col + 1;
+        let a = random::<f64>(len(m, k, ars, acs), seed);
+        let b = random::<f64>(len(k, n, brs, bcs), seed ^ 1);
+        let c = random::<f64>(len(m, n, crs, ccs), seed ^ 2);
+        let (a, b) = (MatRef::new(&a, m, k, ars, acs).unwrap(), MatRef::new(&b, k, n, brs, bcs).unwrap());
+        let (mut found, mut expected) = (c.clone(), c);
+        let kernels: Vec<_> = f64::kernels().filter(|kernel| kernel.class() != Class::Any).collect();
+        let kernel = kernels[pick % kernels.len()];
+        if let Ok(view) = MatMut::new(&mut found, m, n, crs, ccs) {
+            matmul_with(&kernel, kernel.blocking(), accumulate, a, b, view, &mut Workspace::new()).unwrap();
+            let view = MatMut::new(&mut expected, m, n, crs, ccs).unwrap();
+            naive::matmul(kernel.class(), accumulate, a, b, view).unwrap();
+            prop_assert!(found.iter().zip(&expected).all(|(&x, &y)| x.same(y)), "{} {:?}", kernel.name(), kernel.class());
+        }
+    }
 }
 
 proptest! {
