@@ -379,6 +379,23 @@ fn a_restarted_node_continues_its_jobs_and_keeps_its_results() {
 }
 
 #[test]
+fn a_job_that_was_cancelled_stays_so_after_a_crash() {
+    let mesh = fresh_mesh();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = || Options::loopback("lazarus", &mesh).data_dir(dir.path());
+    for _ in 0..5 {
+        let mut node = options().start();
+        let (job, ..) = long_job(&node);
+        let reply = node.api.delete(&format!("/api/jobs/{job}"));
+        node.kill();
+        assert!((200..300).contains(&reply.status), "{}", reply.text());
+        let mut node = options().start();
+        assert_eq!(node.api.job(&job)["state"], "cancelled");
+        node.kill();
+    }
+}
+
+#[test]
 fn results_live_as_long_as_was_said() {
     let mesh = fresh_mesh();
     let node = Options::loopback("brief", &mesh)

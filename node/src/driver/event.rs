@@ -1,0 +1,85 @@
+//! What the event loop is told.
+
+use bytes::Bytes;
+use gemmesh_protocol::id::{BlockId, DeviceId, JobId, LeaseId, MatrixId};
+use gemmesh_protocol::io::{Checked, Door, LinkId};
+use gemmesh_protocol::job::Operand;
+use gemmesh_protocol::message::Header;
+use gemmesh_protocol::time::WallTime;
+use tokio::sync::oneshot;
+
+use super::Job;
+use crate::link::LinkQueue;
+
+/// What the loop is told.
+pub(crate) enum Event {
+    /// A WebSocket opened.
+    LinkUp {
+        link: LinkId,
+        door: Door,
+        dialled: Option<String>,
+        queue: LinkQueue,
+    },
+    /// A WebSocket is gone.
+    LinkDown { link: LinkId },
+    /// A frame arrived.
+    Frame {
+        link: LinkId,
+        header: Box<Header>,
+        payload: Bytes,
+    },
+    /// Bytes of a job's blocks were sent.
+    Traffic { job: JobId, bytes: u64 },
+    /// An address worth dialling.
+    Hint {
+        address: String,
+        device: Option<DeviceId>,
+        keep: bool,
+    },
+    /// Dialling failed.
+    DialFailed { address: String, reason: String },
+    /// A person registers a node.
+    Register {
+        address: String,
+        reply: oneshot::Sender<Result<DeviceId, String>>,
+    },
+    /// A durable job.
+    Submit {
+        job: Job,
+        submitted: WallTime,
+        reply: oneshot::Sender<()>,
+    },
+    /// A person cancels a job.
+    Cancel {
+        job: JobId,
+        reply: oneshot::Sender<()>,
+    },
+    /// Jobs whose time is over.
+    Forget { jobs: Vec<JobId> },
+    /// A tile was checked.
+    Verified {
+        job: JobId,
+        tile: u32,
+        lease: LeaseId,
+        checked: Checked,
+        payload: Bytes,
+    },
+    /// A tile is durable.
+    Persisted { job: JobId, tile: u32 },
+    /// A result became a matrix.
+    Finished { job: JobId, result: MatrixId },
+    /// How a job ended is durable.
+    Recorded { job: JobId },
+    /// The disk failed a job.
+    StoreFailed { job: JobId, reason: String },
+    /// A block for the own worker was read or checked; `None` when it is bad.
+    Block {
+        job: JobId,
+        operand: Operand,
+        block: u32,
+        id: BlockId,
+        bytes: Option<Bytes>,
+    },
+    /// This node stops; answered when goodbyes are queued.
+    Leave { reply: oneshot::Sender<()> },
+}

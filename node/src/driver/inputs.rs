@@ -1,0 +1,198 @@
+//! From events to inputs of the engine.
+
+use super::*;
+
+impl Driver {
+    pub(super) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::LinkUp {
+                link,
+                door,
+                dialled,
+                queue,
+            } => {
+                self.links.insert(link, queue);
+                self.handle(Input::LinkUp {
+                    link,
+                    door,
+                    dialled,
+                });
+            }
+            Event::LinkDown { link } => {
+                self.links.remove(&link);
+                self.handle(Input::LinkDown { link });
+            }
+            Event::Frame {
+                link,
+                header,
+                payload,
+            } => {
+                let payload_bytes = payload.len() as u64;
+                if let Message::Result { job, .. } = header.body
+                    && self.jobs.contains_key(&job)
+                {
+                    self.handle(Input::Traffic {
+                        job,
+                        bytes: payload_bytes,
+                    });
+                }
+                self.handle(Input::Frame {
+                    link,
+                    header: *header,
+                    payload,
+                    payload_bytes,
+                });
+            }
+            Event::Traffic { job, bytes } => self.handle(Input::Traffic { job, bytes }),
+            Event::Hint {
+                address,
+                device,
+                keep,
+            } => {
+                self.handle(Input::Hint {
+                    address,
+                    device,
+                    keep,
+                });
+            }
+            Event::DialFailed { address, reason } => {
+                tracing::debug!(address, reason, "dialling failed");
+                for reply in self.registrations.remove(&address).unwrap_or_default() {
+                    let _ = reply.send(Err(reason.clone()));
+                }
+                self.handle(Input::DialFailed { address });
+            }
+            Event::Register { address, reply } => self.on_register(address, reply),
+            Event::Submit {
+                job,
+                submitted,
+                reply,
+            } => {
+                let header = Box::new(JobHeader::clone(&job.header));
+                let id = header.job;
+                self.jobs.insert(id, job);
+                self.handle(Input::Submit { header, submitted });
+                self.changed.insert(id);
+                self.publish_jobs();
+                let _ = reply.send(());
+            }
+            Event::Cancel { job, reply } => {
+                self.cancellations.entry(job).or_default().push(reply);
+                self.handle(Input::Cancel { job });
+                self.answer_cancellations(job);
+            }
+            Event::Forget { jobs } => {
+                for job in jobs {
+                    self.handle(Input::Forget { job });
+                    self.jobs.remove(&job);
+                    self.changed.insert(job);
+                }
+            }
+            Event::Verified {
+                job,
+                tile,
+                lease,
+                checked,
+                payload,
+            } => {
+                match checked {
+                    Checked::Right => {}
+                    Checked::Wrong => self.app.counters().tile_refused(),
+                    Checked::Replaced(_) => self.app.counters().tile_replaced(),
+                }
+                self.handle(Input::Verified {
+                    job,
+                    tile,
+                    lease,
+                    checked,
+                    payload,
+                });
+            }
+            Event::Persisted { job, tile } => {
+                self.app.counters().tile_accepted();
+                self.handle(Input::Persisted { job, tile });
+            }
+            Event::Finished { job, result } => self.handle(Input::Finished { job, result }),
+            Event::Recorded { job } => {
+                self.recording.remove(&job);
+                self.answer_cancellations(job);
+            }
+            Event::StoreFailed { job, reason } => {
+                tracing::error!(%job, reason, "the store failed a job");
+                self.handle(Input::Fail { job, reason });
+            }
+            Event::Block {
+                job,
+                operand,
+                block,
+                id,
+                bytes,
+            } => {
+                let input = match bytes {
+                    Some(bytes) => {
+                        self.cache.insert(id, bytes);
+                        Input::BlockReady {
+                            job,
+                            operand,
+                            block,
+                        }
+                    }
+                    None => Input::BlockBad {
+                        job,
+                        operand,
+                        block,
+                    },
+                };
+                self.handle(input);
+            }
+            Event::Leave { .. } => unreachable!("the loop ends with it"),
+        }
+    }
+
+    fn on_register(&mut self, address: String, reply: oneshot::Sender<Result<DeviceId, String>>) {
+        let known = self.engine.devices().into_iter().find(|entry| {
+            entry.address == address && entry.state != gemmesh_protocol::status::DeviceState::Lost
+        });
+        if let Some(entry) = known {
+            let _ = reply.send(Ok(entry.device));
+            return;
+        }
+        self.registrations
+            .entry(address.clone())
+            .or_default()
+            .push(reply);
+        self.handle(Input::Hint {
+            address,
+            device: None,
+            keep: false,
+        });
+    }
+
+    pub(super) fn on_slab(&mut self, outcome: SlabOutcome) {
+        let SlabOutcome {
+            slot,
+            generation,
+            outcome,
+        } = outcome;
+        if self.generations[slot as usize] != generation {
+            return;
+        }
+        self.handle(match outcome {
+            Ok((kernel, result)) => {
+                let result = result.map(|bytes| {
+                    let len = bytes.len() as u64;
+                    (bytes, len)
+                });
+                Input::SlabDone {
+                    slot,
+                    kernel,
+                    result,
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(slot, reason, "a slot could not compute");
+                Input::SlotFailed { slot }
+            }
+        });
+    }
+}
