@@ -46,7 +46,8 @@ fn infinities_of_the_wrong_sign_do_not_count() {
     node.api.await_devices(2);
     let lying = std::thread::spawn(move || liar.lie(|tile| fill(tile, f64::INFINITY)));
 
-    let (rows, inner, cols) = (1_300, 900, 1_100);
+    // More than the node would rather do alone.
+    let (rows, inner, cols) = (2_000, 1_900, 2_100);
     let (mut a, b) = (
         Matrix::random(rows, inner, 5),
         Matrix::random(inner, cols, 6),
