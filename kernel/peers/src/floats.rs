@@ -209,7 +209,7 @@ pub fn table<T: Float>(
 /// All agree, or the figures mean nothing.
 fn check<T: Float>((_, k, _): Shape, ours: &[T], gemm: &[T], matrixmultiply: &[T]) {
     // Operands below 1/2: the last bit of f32 is 2^-24 of up to k/4, and errors add up at random or not.
-    let bound = T::of(1e-7 * k as f64 + 1e-5);
+    let bound = T::of(1e-6 * k as f64 + 1e-5);
     for ((&x, &y), &z) in ours.iter().zip(gemm).zip(matrixmultiply) {
         let close =
             |p: T, q: T| p <= T::fused(bound, T::of(1.0), q) && q <= T::fused(bound, T::of(1.0), p);

@@ -133,21 +133,16 @@ instance!(avx2_fused_f32, f32, F32x8<true>, mr = 6, nv = 2, rows = [12, 6, 4, 2,
 instance!(avx2_separate_f32, f32, F32x8<false>, mr = 6, nv = 2, rows = [12, 6, 4, 2, 1], chains = 12, #[target_feature(enable = "avx2,fma")]);
 
 /// The packed A (mc × kc) is at most 576 KiB, for second-level caches of 1 MiB and more; the packed B
-/// (kc × nc) is 4 MiB. A deep kc matters most: C is read and written once per kc.
-const AVX512_FUSED_F64: Blocking = Blocking {
+/// (kc × nc) is 4 MiB, or 1.5 MiB for singles. A deep kc matters most: C is read and written once per kc.
+const AVX512_F64: Blocking = Blocking {
     mc: 144,
     kc: 512,
     nc: 1024,
 };
-const AVX512_F64: Blocking = Blocking {
-    mc: 168,
-    kc: 256,
-    nc: 1024,
-};
 const AVX512_F32: Blocking = Blocking {
-    mc: 168,
-    kc: 256,
-    nc: 2048,
+    mc: 144,
+    kc: 384,
+    nc: 1024,
 };
 /// The packed A is 192 to 384 KiB: CPUs without AVX-512 may have 256 to 512 KiB of second level.
 const AVX2_F64: Blocking = Blocking {
@@ -181,7 +176,7 @@ pub(super) fn push_f64(list: &mut List<f64>) {
             avx512_fused_f64,
             "avx512",
             Class::Fused,
-            AVX512_FUSED_F64
+            AVX512_F64
         ));
         list.push(kernel!(
             avx512_separate_f64,
