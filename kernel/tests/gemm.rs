@@ -107,7 +107,7 @@ fn check<T: Bits>(
 }
 
 /// Under Miri, which interprets every step, fewer and smaller.
-const SMALL: usize = if cfg!(miri) { 5 } else { 13 };
+const SMALL: usize = if cfg!(miri) { 3 } else { 13 };
 
 fn every_small_shape<T: Bits>() {
     let mut workspace = Workspace::new();
@@ -186,7 +186,7 @@ fn every_layout_and_blocking<T: Bits>() {
                         check(
                             &kernel,
                             blocking,
-                            if cfg!(miri) { (9, 7, 11) } else { (26, 35, 33) },
+                            (26, 35, 33),
                             [a, b, c],
                             turn % 2 == 0,
                             &mut workspace,
@@ -197,11 +197,7 @@ fn every_layout_and_blocking<T: Bits>() {
             check(
                 &kernel,
                 blocking,
-                if cfg!(miri) {
-                    (11, 6, 17)
-                } else {
-                    (61, 130, 47)
-                },
+                (61, 130, 47),
                 [Layout::Rows; 3],
                 true,
                 &mut workspace,

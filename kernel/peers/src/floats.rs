@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gemmesh_kernel::peak::multiply_adds;
 use gemmesh_kernel::{Class, MatMut, MatRef, Scalar, Workspace, matmul};
 
-use crate::clock::{Here, Runner, race};
+use crate::clock::{Here, Runner, cpu_seconds, race};
 use crate::python::Python;
 use crate::table::{Table, Voids};
 
@@ -218,7 +218,7 @@ fn check<T: Float>((_, k, _): Shape, ours: &[T], gemm: &[T], matrixmultiply: &[T
 }
 
 /// One product by two threads, each half of its rows, against one thread: by the wall clock, in turns.
-pub fn threads<T: Float>(budget: Duration) {
+pub fn threads<T: Float>(budget: Duration, voids: &mut Voids) {
     let n = 2048;
     let (a, b) = (operand::<T>(n * n, 0), operand::<T>(n * n, 1));
     let mut c = operand::<T>(n * n, 2);
@@ -236,17 +236,20 @@ pub fn threads<T: Float>(budget: Duration) {
         .unwrap();
     };
     let (mut one, mut two) = (f64::INFINITY, f64::INFINITY);
+    // The best share of its core that this thread had in a turn of two.
+    let mut share = 0f64;
     let (start, mut rounds) = (Instant::now(), 0);
     while rounds < 3 || start.elapsed() < budget * 8 {
         let turn = Instant::now();
         rows(&mut c, 0, &mut workspaces[0]);
         one = one.min(turn.elapsed().as_secs_f64());
-        let turn = Instant::now();
+        let (turn, cpu) = (Instant::now(), cpu_seconds());
         let (top, bottom) = c.split_at_mut(n / 2 * n);
         let [first, second] = &mut workspaces;
         std::thread::scope(|scope| {
             scope.spawn(|| rows(bottom, n / 2, second));
             rows(top, 0, first);
+            share = share.max((cpu_seconds() - cpu) / turn.elapsed().as_secs_f64());
         });
         two = two.min(turn.elapsed().as_secs_f64());
         rounds += 1;
@@ -258,4 +261,11 @@ pub fn threads<T: Float>(budget: Duration) {
         1e3 * two,
         one / two
     );
+    if share < 0.97 {
+        voids.busy(&format!(
+            "{} by two threads: at best {:.0} % of a core",
+            T::NAME,
+            100.0 * share
+        ));
+    }
 }

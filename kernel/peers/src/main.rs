@@ -67,8 +67,8 @@ fn main() {
         floats::table::<f32>(budget, &only, &mut python, &mut voids);
     }
     if wants("threads") {
-        floats::threads::<f64>(budget);
-        floats::threads::<f32>(budget);
+        floats::threads::<f64>(budget, &mut voids);
+        floats::threads::<f32>(budget, &mut voids);
     }
     if wants("exact") {
         exact::integers(budget, &mut python, &mut voids);

@@ -45,14 +45,21 @@ impl Voids {
         }
     }
 
+    /// Threads that other processes did not leave a core to.
+    pub fn busy(&mut self, what: &str) {
+        self.0.push(what.to_owned());
+    }
+
     pub fn print(&self) {
         if self.0.is_empty() {
             println!("\nEvery peer is within 10 % of its stated figure: the run counts.");
         } else {
             println!(
-                "\nVOID where these count: a peer is more than 10 % below its stated figure, so the machine was"
+                "\nVOID where these count: a peer is more than 10 % below its stated figure, or a thread had no"
             );
-            println!("busy (or is another one than the figures are of). Run again.");
+            println!(
+                "core to itself: the machine was busy (or is another one than the figures are of). Run again."
+            );
             self.0.iter().for_each(|line| println!("  {line}"));
         }
     }
