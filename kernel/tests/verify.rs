@@ -161,7 +161,6 @@ fn honest_products_of_every_kernel<T: Float>() {
                     "{shape:?} {}",
                     kernel.name()
                 );
-                assert!(check.accept(&T::bytes(&c)));
             }
         }
     }
@@ -226,7 +225,6 @@ fn lies<T: Float>(relative: f64) {
             Ok(Verdict::Rejected),
             "{what}"
         );
-        assert!(!check.accept(&T::bytes(&c)), "{what}");
     };
     lie("one element a little off", &|c| {
         c[77] = T::of(c[77].wide() + relative)
@@ -505,7 +503,6 @@ fn a_check_that_is_not_complete_is_an_error() {
         check.verdict(&[0; 64]),
         Err(KernelError::Incomplete { .. })
     ));
-    assert!(!check.accept(&[0; 64]));
     assert!(matches!(
         check.project_a(&block, Placement::whole(2, 4, 0, 0)),
         Err(KernelError::Shape { .. })
@@ -513,7 +510,7 @@ fn a_check_that_is_not_complete_is_an_error() {
     check
         .project_a(&block, Placement::whole(2, 3, 0, 0))
         .unwrap();
-    assert!(check.accept(&[0; 64]));
+    assert_eq!(check.verdict(&[0; 64]), Ok(Verdict::Accepted));
 }
 
 /// How many honest products are checked: by hand `HONEST_PRODUCTS=100000 cargo test --release`.
@@ -671,7 +668,8 @@ fn equal_and_opposite_errors_in_a_row_pass_as_rarely_as_documented() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Operands over the whole range of exponents: no honest product is ever rejected.
+    /// Operands over the whole range of exponents: no honest product is ever rejected, and what is
+    /// finite and can not overflow is decided.
     #[test]
     fn no_honest_product_is_rejected(
         rows in 1usize..9, inner in 1usize..60, cols in 1usize..20,
@@ -698,10 +696,17 @@ proptest! {
         let (a, b, c) = (f64::bytes(&a), f64::bytes(&b), f64::bytes(&c));
         let mut probe = Probe::new(Element::F64, inner, cols, seeds).unwrap();
         shape.project(&mut probe, &b);
-        prop_assert!(shape.check(&probe, &a).accept(&c));
+        // Elements up to 2^spread, at most 60·20 terms of a row: all below 2^1000.
+        let decided = specials == 0 && spread < 490;
+        let right = |verdict| match verdict {
+            Verdict::Accepted => true,
+            Verdict::Undecided => !decided,
+            Verdict::Rejected => false,
+        };
+        prop_assert!(right(shape.check(&probe, &a).verdict(&c).unwrap()));
         if probe.second_pass() {
             shape.project(&mut probe, &b);
-            prop_assert!(shape.check(&probe, &a).accept(&c));
+            prop_assert!(right(shape.check(&probe, &a).verdict(&c).unwrap()));
         }
     }
 }

@@ -241,13 +241,4 @@ impl<'p> RowCheck<'p> {
             _ => unreachable!("both were made from the probe's element"),
         }
     }
-
-    /// Whether C may be taken: `false` if it is wrong for certain, or if the check is not complete.
-    /// `true` for [`Verdict::Undecided`]; who wants certainty asks for [`Self::verdict`].
-    pub fn accept(&self, c_bytes: &[u8]) -> bool {
-        matches!(
-            self.verdict(c_bytes),
-            Ok(Verdict::Accepted | Verdict::Undecided)
-        )
-    }
 }
