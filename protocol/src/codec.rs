@@ -3,6 +3,7 @@
 //! receiver slices it off without copying.
 
 use crate::message::{Header, Message};
+use crate::unpack::{UnpackError, Unpacker};
 
 /// The most bytes of a header: the manifests of both operands at their largest, and room.
 pub const HEADER_BYTES_MAX: usize = 10 << 20;
@@ -21,7 +22,7 @@ pub enum FrameError {
     Shape,
     /// The header does not decode.
     #[error("the header does not decode: {0}")]
-    Header(String),
+    Header(UnpackError),
     /// Too long.
     #[error("the frame is longer than allowed")]
     TooLong,
@@ -32,7 +33,12 @@ pub enum FrameError {
 
 /// The bytes of a frame up to its payload: the payload's `payload_len` bytes follow directly.
 pub fn encode_header(header: &Header, payload_len: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256 + payload_len);
+    begin(header, payload_len, 0)
+}
+
+/// A frame up to its payload, with room for `more` bytes.
+fn begin(header: &Header, payload_len: usize, more: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256 + more);
     bytes.push(0x92);
     rmp_serde::encode::write_named(&mut bytes, header).expect("a header serialises to memory");
     let len = u32::try_from(payload_len).expect("payloads are bounded");
@@ -43,7 +49,7 @@ pub fn encode_header(header: &Header, payload_len: usize) -> Vec<u8> {
 
 /// A whole frame. Cost: one copy of the payload.
 pub fn encode(header: &Header, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = encode_header(header, payload.len());
+    let mut bytes = begin(header, payload.len(), payload.len());
     bytes.extend_from_slice(payload);
     bytes
 }
@@ -57,11 +63,10 @@ pub fn decode(frame: &[u8]) -> Result<(Header, usize), FrameError> {
         return Err(FrameError::TooLong);
     }
     let rest = frame.strip_prefix(&[0x92]).ok_or(FrameError::Shape)?;
-    let mut bin = rest;
-    let mut deserializer = rmp_serde::Deserializer::new(&mut bin);
-    deserializer.set_max_depth(DEPTH_MAX);
-    let header: Header = serde::Deserialize::deserialize(&mut deserializer)
-        .map_err(|error| FrameError::Header(error.to_string()))?;
+    let mut unpacker = Unpacker::new(rest, DEPTH_MAX);
+    let header: Header =
+        serde::Deserialize::deserialize(&mut unpacker).map_err(FrameError::Header)?;
+    let bin = unpacker.rest();
     let (len, start) = match *bin {
         [0xc4, len, ..] => (usize::from(len), 2),
         [0xc5, a, b, ..] => (usize::from(u16::from_be_bytes([a, b])), 3),

@@ -26,4 +26,5 @@ pub mod status;
 pub mod tile;
 pub mod time;
 mod timer;
+pub mod unpack;
 mod worker;

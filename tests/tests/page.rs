@@ -135,6 +135,57 @@ fn names_are_text_and_the_page_keeps_to_its_own_policy() {
     assert_eq!(browser.log(), "", "nothing was refused and nothing failed");
 }
 
+#[test]
+fn the_benchmark_shows_both_speeds_beside_the_limit_and_the_page_still_computes() {
+    let (_node, browser) = page();
+    browser.click("#bench");
+    browser.await_script(
+        "both speeds",
+        PAGE_LIMIT,
+        "return ['f64', 'f32'].every((dtype) => { \
+           const shown = document.querySelector(`#bench-${dtype}`); \
+           const [speed, limit] = [shown.dataset.value, shown.dataset.limit].map(Number); \
+           return 0 < speed && speed <= limit && !shown.hidden && shown.textContent.includes('MFLOPS'); \
+         }) && !document.querySelector('#bench').disabled",
+    );
+    assert_eq!(
+        browser.script(
+            "return document.querySelector('#bench-problem').hidden",
+            &[]
+        ),
+        json!(true)
+    );
+    browser.click("#run");
+    browser.await_script(
+        "the product of the example",
+        JOB_LIMIT,
+        "return [...document.querySelectorAll('#result-table td')].map((td) => td.textContent).join() === '58,64,139,154'",
+    );
+}
+
+#[test]
+fn a_benchmark_whose_thread_is_taken_away_says_so_and_can_be_started_again() {
+    let (_node, browser) = page();
+    browser.script(
+        "const threads = document.querySelector('#threads'); \
+         threads.max = 2; threads.value = 2; threads.dispatchEvent(new Event('change')); \
+         document.querySelector('#bench').click(); \
+         threads.value = 1; threads.dispatchEvent(new Event('change'));",
+        &[],
+    );
+    browser.await_script(
+        "the button to come back",
+        PAGE_LIMIT,
+        "return window.gemmesh.me.bench && !window.gemmesh.me.bench.running && !document.querySelector('#bench').disabled",
+    );
+    browser.click("#bench");
+    browser.await_script(
+        "a speed",
+        PAGE_LIMIT,
+        "return Number(document.querySelector('#bench-f32').dataset.value) > 0",
+    );
+}
+
 /// A node, and its page in a browser, connected.
 fn page() -> (Node, Browser) {
     let node = Options::loopback("home", &fresh_mesh()).start();

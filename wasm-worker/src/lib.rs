@@ -4,20 +4,20 @@
 //! a [`MeshSession`], and one *compute worker* for each hardware thread, which runs a
 //! [`ComputeTask`]. What is below these exports is plain Rust and tested on the host.
 
+mod object;
 pub mod probe;
 pub mod session;
 pub mod task;
 
 use gemmesh_kernel::{Class, peak, supports};
-use gemmesh_protocol::matrix::Part;
 use gemmesh_protocol::time::{Instant, Span};
-use js_sys::{Array, JSON, Reflect, Uint8Array};
-use serde::Serialize;
+use js_sys::{Array, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 
+use crate::object::plain;
 use crate::probe::Probe;
 use crate::session::{Action, Session};
-use crate::task::{Task, TaskSpec, placement};
+use crate::task::Task;
 
 /// Milliseconds of `performance.now()` as the protocol's time.
 fn instant(ms: f64) -> Instant {
@@ -28,27 +28,21 @@ fn js_error(error: impl std::fmt::Display) -> JsError {
     JsError::new(&error.to_string())
 }
 
-/// Any serialisable value as a plain JavaScript value. For small values; bulk bytes go beside it.
-fn plain(value: &impl Serialize) -> JsValue {
-    let text = serde_json::to_string(value).expect("plain data serialises");
-    JSON::parse(&text).expect("what serde_json writes is JSON")
-}
-
 /// See [`Session`]. `now` is always `performance.now()`.
 #[wasm_bindgen]
 pub struct MeshSession(Session);
 
 #[wasm_bindgen]
 impl MeshSession {
-    /// `seed` is 32 random bytes, whose hash is the device's id; `start` is the JSON of
-    /// [`session::Start`].
+    /// `seed` is 32 random bytes, whose hash is the device's id; `start` is an object with the fields
+    /// of [`session::Start`].
     ///
     /// # Errors
     /// When one of them has another form.
     #[wasm_bindgen(constructor)]
-    pub fn new(seed: &[u8], start: &str, now: f64) -> Result<MeshSession, JsError> {
+    pub fn new(seed: &[u8], start: &JsValue, now: f64) -> Result<MeshSession, JsError> {
         let seed = seed.try_into().map_err(js_error)?;
-        let start = serde_json::from_str(start).map_err(js_error)?;
+        let start = object::start(start)?;
         Ok(Self(Session::new(seed, start, instant(now))))
     }
 
@@ -183,12 +177,12 @@ impl ComputeTask {
         Self::default()
     }
 
-    /// Starts a tile; `spec` is the JSON of a slab's `spec`.
+    /// Starts a tile; `spec` is a slab's `spec`.
     ///
     /// # Errors
     /// It can not be computed here.
-    pub fn begin(&mut self, spec: &str) -> Result<(), JsError> {
-        let spec: TaskSpec = serde_json::from_str(spec).map_err(js_error)?;
+    pub fn begin(&mut self, spec: &JsValue) -> Result<(), JsError> {
+        let spec = object::task_spec(spec)?;
         self.0.begin(&spec).map_err(js_error)
     }
 
@@ -201,14 +195,14 @@ impl ComputeTask {
         self.0.begin_slab(depth as usize).map_err(js_error)
     }
 
-    /// Puts a part of a block of A; `part` is the JSON of the slab's `part`.
+    /// Puts a part of a block of A; `part` is the slab's `part`.
     ///
     /// # Errors
     /// The part does not fit.
     #[wasm_bindgen(js_name = putA)]
-    pub fn put_a(&mut self, block: &[u8], part: &str) -> Result<(), JsError> {
-        let part: Part = serde_json::from_str(part).map_err(js_error)?;
-        self.0.put_a(block, placement(&part)).map_err(js_error)
+    pub fn put_a(&mut self, block: &[u8], part: &JsValue) -> Result<(), JsError> {
+        let placement = object::placement(part)?;
+        self.0.put_a(block, placement).map_err(js_error)
     }
 
     /// Puts a part of a block of B.
@@ -216,9 +210,9 @@ impl ComputeTask {
     /// # Errors
     /// The part does not fit.
     #[wasm_bindgen(js_name = putB)]
-    pub fn put_b(&mut self, block: &[u8], part: &str) -> Result<(), JsError> {
-        let part: Part = serde_json::from_str(part).map_err(js_error)?;
-        self.0.put_b(block, placement(&part)).map_err(js_error)
+    pub fn put_b(&mut self, block: &[u8], part: &JsValue) -> Result<(), JsError> {
+        let placement = object::placement(part)?;
+        self.0.put_b(block, placement).map_err(js_error)
     }
 
     /// C += A·B over the slab: the call that is timed.
@@ -244,13 +238,15 @@ pub struct SpeedProbe(Probe);
 
 #[wasm_bindgen]
 impl SpeedProbe {
-    /// Two `edge` × `edge` matrices of doubles.
+    /// Two `edge` × `edge` matrices of doubles, or of singles.
     ///
     /// # Errors
     /// Memory ran out.
     #[wasm_bindgen(constructor)]
-    pub fn new(edge: u32) -> Result<SpeedProbe, JsError> {
-        Probe::new(edge as usize).map(Self).map_err(js_error)
+    pub fn new(edge: u32, single: bool) -> Result<SpeedProbe, JsError> {
+        Probe::new(edge as usize, single)
+            .map(Self)
+            .map_err(js_error)
     }
 
     /// Everything before the call that is timed.
@@ -273,11 +269,11 @@ impl SpeedProbe {
     }
 }
 
-/// Runs `iterations` rounds of multiply-adds in registers and returns their operations: divided by
-/// the time, the limit of one thread.
+/// Runs `iterations` rounds of multiply-adds of doubles, or of singles, in registers and returns their
+/// operations: divided by the time, the limit of one thread.
 #[wasm_bindgen]
-pub fn limit(iterations: u32) -> f64 {
-    probe::limit(iterations.into()) as f64
+pub fn limit(iterations: u32, single: bool) -> f64 {
+    probe::limit(iterations.into(), single) as f64
 }
 
 /// Whether a multiply-add rounds once here at full speed: the class `fused`.

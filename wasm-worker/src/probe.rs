@@ -3,7 +3,7 @@
 
 use gemmesh_kernel::{Class, Element, KernelError, Placement, TileProduct, TileSpec, peak};
 
-/// A product of two full matrices of doubles, to be timed as a tile is.
+/// A product of two full matrices of doubles or singles, to be timed as a tile is.
 #[derive(Debug)]
 pub struct Probe {
     tile: TileProduct,
@@ -16,18 +16,24 @@ impl Probe {
     ///
     /// # Errors
     /// The kernel's, for want of memory.
-    pub fn new(edge: usize) -> Result<Self, KernelError> {
+    pub fn new(edge: usize, single: bool) -> Result<Self, KernelError> {
         let spec = TileSpec {
-            element: Element::F64,
+            element: if single { Element::F32 } else { Element::F64 },
             class: Class::Any,
             rows: edge,
             cols: edge,
             inner: edge,
         };
         // Ordinary numbers: neither zeros nor subnormals, which some processors treat specially.
-        let block = (0..edge * edge)
-            .flat_map(|i| (1.0 + (i % 1_000) as f64 / 1_000.0).to_le_bytes())
-            .collect();
+        let mut block = Vec::new();
+        for i in 0..edge * edge {
+            let x = 1.0 + (i % 1_000) as f64 / 1_000.0;
+            if single {
+                block.extend_from_slice(&(x as f32).to_le_bytes());
+            } else {
+                block.extend_from_slice(&x.to_le_bytes());
+            }
+        }
         let mut probe = Self {
             tile: TileProduct::new(spec)?,
             spec,
@@ -61,7 +67,12 @@ impl Probe {
     }
 }
 
-/// Multiply-adds in registers: the limit of one thread. Returns the operations done.
-pub fn limit(iterations: u64) -> u64 {
-    peak::multiply_adds::<f64>(iterations)
+/// Multiply-adds of doubles or singles in registers: the limit of one thread. Returns the operations
+/// done.
+pub fn limit(iterations: u64, single: bool) -> u64 {
+    if single {
+        peak::multiply_adds::<f32>(iterations)
+    } else {
+        peak::multiply_adds::<f64>(iterations)
+    }
 }

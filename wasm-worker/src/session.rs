@@ -14,7 +14,7 @@ use gemmesh_protocol::message::{DeviceRecord, Header, Message};
 use gemmesh_protocol::page::{PageContribution, PageEngine};
 use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus};
 use gemmesh_protocol::time::{Instant, Span, WallTime};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::task::TaskSpec;
 
@@ -22,7 +22,7 @@ use crate::task::TaskSpec;
 const DEVICES_MAX: usize = 2_000;
 
 /// What a page says of itself when it starts.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Start {
     /// The node that served the page, `HOST:PORT`.
     pub node: String,
@@ -44,7 +44,6 @@ pub struct Start {
     /// Bytes of blocks that the page may keep.
     pub cache_bytes: u64,
     /// The person paused this device.
-    #[serde(default)]
     pub paused: bool,
 }
 

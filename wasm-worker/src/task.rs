@@ -5,14 +5,14 @@ use gemmesh_kernel::{Class, Element, KernelError, Placement, TileProduct, TileSp
 use gemmesh_protocol::io::TileShape;
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, ElementType, Part};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// The most bytes that one compute worker's tile may hold: leaves room for the module itself below
 /// the 64 MiB that a worker may have.
 pub const TASK_BYTES_MAX: usize = 56 << 20;
 
 /// Form, size and class of a tile, as it travels from the session to a compute worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TaskSpec {
     /// How elements are computed.
     pub class: KernelClass,

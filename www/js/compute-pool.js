@@ -8,8 +8,8 @@ export class ComputePool {
   #glueUrl;
   #listener;
   /**
-   * By slot: { worker, ready, sequence, pending }. The sequence number is raised to forget what is
-   * computed; `pending` is set while an answer is awaited.
+   * By slot: { worker, ready, sequence, pending, asked }. The sequence number is raised to forget what
+   * is computed; `pending` is set while an answer is awaited, `asked` is who waits for a measurement.
    */
   #slots = [];
   /** Buffers in which slabs went to workers, for the next ones; as many as slots. */
@@ -24,25 +24,22 @@ export class ComputePool {
 
   /** Starts or ends workers until there are `count`; resolves when all are ready. */
   async resize(count) {
-    while (this.#slots.length > count) this.#slots.pop().worker.terminate();
+    while (this.#slots.length > count) this.#end(this.#slots.pop(), 'the worker was not needed any more');
     while (this.#slots.length < count) this.#slots.push(this.#create(this.#slots.length));
     await Promise.all(this.#slots.map((slot) => slot.ready));
   }
 
-  /** Measures all workers at the same time: mean speed of one of them, the limit of one, fusing. */
-  async probe({ edge, ms }) {
+  /**
+   * Measures all workers at the same time, with products of doubles or, if `single`, of singles: mean
+   * speed of one of them, the limit of one, fusing. One call at a time.
+   */
+  async probe({ edge, ms, single = false }) {
     const answers = await Promise.all(
       this.#slots.map(
-        ({ worker }) =>
+        (slot) =>
           new Promise((resolve, reject) => {
-            const listen = ({ data }) => {
-              if (data.type !== 'probed') return;
-              worker.removeEventListener('message', listen);
-              resolve(data);
-            };
-            worker.addEventListener('message', listen);
-            worker.addEventListener('error', (event) => reject(new Error(event.message)), { once: true });
-            worker.postMessage({ type: 'probe', edge, ms });
+            slot.asked = { resolve, reject };
+            slot.worker.postMessage({ type: 'probe', edge, ms, single });
           }),
       ),
     );
@@ -101,21 +98,30 @@ export class ComputePool {
     if (this.#buffers.length > this.#slots.length) this.#buffers.shift();
   }
 
-  #create(slot) {
-    const worker = new Worker(new URL('./compute-worker.js', import.meta.url), { type: 'module', name: `gemmesh ${slot}` });
-    const ready = new Promise((resolve, reject) => {
+  #create(number) {
+    const worker = new Worker(new URL('./compute-worker.js', import.meta.url), { type: 'module', name: `gemmesh ${number}` });
+    const slot = { worker, ready: null, sequence: 0, pending: false, asked: null };
+    slot.ready = new Promise((resolve, reject) => {
       worker.addEventListener('message', ({ data }) => {
         if (data.type === 'ready') resolve();
         else if (data.type === 'broken') reject(new Error(data.message));
-        else if (data.type === 'slabDone' || data.type === 'slabFailed') this.#answer(slot, worker, data);
+        else if (data.type === 'probed') slot.asked?.resolve(data);
+        else if (data.type === 'probeFailed') slot.asked?.reject(new Error(data.message));
+        else if (data.type === 'slabDone' || data.type === 'slabFailed') this.#answer(number, worker, data);
       });
       worker.addEventListener('error', (event) => {
         reject(new Error(event.message));
-        this.#answer(slot, worker, { type: 'slabFailed', message: event.message });
+        slot.asked?.reject(new Error(event.message));
+        this.#answer(number, worker, { type: 'slabFailed', message: event.message });
       });
     });
     worker.postMessage({ type: 'init', module: this.#module, glueUrl: this.#glueUrl });
-    return { worker, ready, sequence: 0, pending: false };
+    return slot;
+  }
+
+  #end(slot, why) {
+    slot.worker.terminate();
+    slot.asked?.reject(new Error(why));
   }
 
   #answer(slot, worker, data) {
@@ -130,8 +136,9 @@ export class ComputePool {
     }
     // After a trap or for want of memory the instance is not to be used again; whatever waits for
     // this worker will not be computed, even if it is newer than what failed.
-    worker.terminate();
-    this.#slots[slot] = { ...this.#create(slot), sequence: known.sequence + 1 };
+    this.#end(known, data.message);
+    this.#slots[slot] = this.#create(slot);
+    this.#slots[slot].sequence = known.sequence + 1;
     if (known.pending) this.#listener.failed(slot, data.message);
   }
 }

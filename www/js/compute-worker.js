@@ -21,8 +21,16 @@ async function init({ module, glueUrl }) {
 }
 
 /** Measures the kernel and its limit, for at least `ms` milliseconds each. */
-function probe({ edge, ms }) {
-  const product = new glue.SpeedProbe(edge);
+function probe(what) {
+  try {
+    postMessage({ type: 'probed', ...measure(what), fuses: glue.fuses(), instance: glue.instance() });
+  } catch (error) {
+    postMessage({ type: 'probeFailed', message: String(error?.message ?? error) });
+  }
+}
+
+function measure({ edge, ms, single }) {
+  const product = new glue.SpeedProbe(edge, single);
   let operations = 0;
   let time = 0;
   while (time < ms) {
@@ -34,28 +42,21 @@ function probe({ edge, ms }) {
   product.free();
   const mflops = operations / time / 1e3;
 
-  let iterations = 1 << 12;
-  let limit = 0;
-  for (;;) {
+  for (let iterations = 1 << 12; ; iterations *= 2) {
     const start = performance.now();
-    const done = glue.limit(iterations);
+    const done = glue.limit(iterations, single);
     const elapsed = performance.now() - start;
-    if (elapsed >= ms / 2) {
-      limit = done / elapsed / 1e3;
-      break;
-    }
-    iterations *= 2;
+    if (elapsed >= ms / 2) return { mflops, limit: Math.max(done / elapsed / 1e3, mflops) };
   }
-  postMessage({ type: 'probed', mflops, limit: Math.max(limit, mflops), fuses: glue.fuses(), instance: glue.instance() });
 }
 
 function slab({ sequence, spec, first, last, depth, a, b, buffer }) {
   try {
-    if (first) task.begin(JSON.stringify(spec));
+    if (first) task.begin(spec);
     task.beginSlab(depth);
     const bytes = ({ offset, length }) => new Uint8Array(buffer, offset, length);
-    for (const place of a) task.putA(bytes(place), JSON.stringify(place.part));
-    for (const place of b) task.putB(bytes(place), JSON.stringify(place.part));
+    for (const place of a) task.putA(bytes(place), place.part);
+    for (const place of b) task.putB(bytes(place), place.part);
     const start = performance.now();
     task.accumulate();
     const kernelMs = performance.now() - start;

@@ -62,6 +62,7 @@ const actions = {
   rename,
   setThreads,
   togglePause,
+  bench,
   setDimension: (name, value) => dispatch({ type: 'dimension', name, value }),
   setPreset,
   setCell: (operand, row, col, text) => dispatch({ type: 'cell', operand, row, col, text }),
@@ -122,6 +123,10 @@ const fromMesh = {
     dispatch({ type: 'me', change: { build: used, mflops, limit } });
     dispatch({ type: 'connection', phase: 'connecting' });
     log(strings.log.ready(threads, used));
+  },
+
+  benched({ bench }) {
+    dispatch({ type: 'me', change: { bench } });
   },
 
   device({ device }) {
@@ -302,6 +307,11 @@ function togglePause() {
   const paused = !state.me.paused;
   dispatch({ type: 'me', change: { paused } });
   tellMesh({ type: 'configure', paused });
+}
+
+function bench() {
+  dispatch({ type: 'me', change: { bench: { running: true } } });
+  tellMesh({ type: 'bench' });
 }
 
 // What people multiply.

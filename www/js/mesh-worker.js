@@ -9,6 +9,8 @@ const PAGE_BYTES = 256 * 2 ** 20;
 const CACHE_BYTES_MIN = 32 * 2 ** 20;
 /** A tile is some milliseconds of work; below this the clock's steps would show. */
 const PROBE = { edge: 256, ms: 60 };
+/** What a person asks for is measured longer. */
+const BENCH = { edge: 512, ms: 300 };
 const CONNECT_MS_MAX = 5_000;
 /** A timer this late was asleep: the sockets are dead, even if they do not know it. */
 const JUMP_MS = 10_000;
@@ -39,7 +41,7 @@ const cache = new Map();
 const payloads = new Map();
 
 onmessage = ({ data }) => {
-  const handler = { start, configure, identity, wake, sleep, reconnect, leave }[data.type];
+  const handler = { start, configure, bench, identity, wake, sleep, reconnect, leave }[data.type];
   handler(data);
 };
 
@@ -118,7 +120,7 @@ function open() {
   };
   retryAt = null;
   told = '';
-  session = new glue.MeshSession(settings.seed, JSON.stringify(start), performance.now());
+  session = new glue.MeshSession(settings.seed, start, performance.now());
   say({ type: 'device', device: session.device() });
   run(session.actions());
 }
@@ -159,6 +161,17 @@ function configure({ name, threads, paused }) {
     pool.resize(threads).then(tell);
   } else {
     tell();
+  }
+}
+
+/** Speed and limit for both kinds of floats, all compute workers at once; a tile at hand is finished first. */
+async function bench() {
+  try {
+    const f64 = await pool.probe(BENCH);
+    const f32 = await pool.probe({ ...BENCH, single: true });
+    say({ type: 'benched', bench: { f64, f32, threads: settings.threads } });
+  } catch (error) {
+    say({ type: 'benched', bench: { problem: String(error?.message ?? error) } });
   }
 }
 

@@ -22,6 +22,8 @@ export function initialState(device) {
       build: device.build,
       mflops: null,
       limit: null,
+      /** What the benchmark's button found: `{running}`, `{problem}` or `{f64, f32, threads}`. */
+      bench: null,
     },
     contribution: { tiles: 0, rows: 0, operations: 0, kernelMs: 0, busyMs: 0, mflops: 0, job: null, lastTile: null },
     devices: [],

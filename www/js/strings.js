@@ -57,6 +57,12 @@ export const strings = {
       `Measured ${number(mflops)} MFLOPS per thread` +
       (limit ? ` (${Math.round((100 * mflops) / limit)} % of this browser's limit)` : '') +
       `, WebAssembly build ${build}`,
+    bench: 'Benchmark',
+    benching: 'Measuring…',
+    benched: (dtype, { mflops, limit }, threads) =>
+      `${dtype}: ${number(mflops)} MFLOPS per thread, ${Math.round((100 * mflops) / limit)} % of this browser’s limit of ${number(limit)}` +
+      (threads > 1 ? `, ${threads} threads at once` : ''),
+    benchFailed: (why) => `The benchmark did not finish (${why}). Try again.`,
     keepOpen: 'Keep this page in front and the screen on: a phone that looks away stops helping, and starts again when you are back.',
     unsupported:
       'WebAssembly SIMD is missing. It is in Chrome 91, Firefox 89, Safari 16.4 and later. You can still submit products and see results.',

@@ -32,6 +32,10 @@ export function mountContribution(root, actions) {
   });
   const threadsText = h('output', { id: 'threads-value', for: 'threads' });
   const pause = h('button', { id: 'pause', type: 'button', onclick: actions.togglePause });
+  const bench = h('button', { id: 'bench', type: 'button', onclick: actions.bench });
+  const figures = {};
+  for (const dtype of ['f64', 'f32']) figures[dtype] = h('p', { id: `bench-${dtype}`, class: 'quiet' });
+  const benchProblem = h('p', { id: 'bench-problem', class: 'problem', hidden: true });
   const speed = h('p', { id: 'speed', class: 'quiet' });
   const keepOpen = h('p', { id: 'keep-open', class: 'quiet', hidden: true }, text.keepOpen);
   const unsupported = h('p', { class: 'problem', hidden: true }, text.unsupported);
@@ -48,8 +52,10 @@ export function mountContribution(root, actions) {
         h('label', { class: 'field grow' }, h('span', {}, text.name), name),
         h('label', { class: 'field grow' }, h('span', { class: 'spread' }, text.threads, threadsText), threads),
         pause,
+        bench,
       ),
       speed,
+      h('div', { role: 'status' }, figures.f64, figures.f32, benchProblem),
       keepOpen,
     ),
   );
@@ -77,6 +83,17 @@ export function mountContribution(root, actions) {
     show(unsupported, !me.build);
     show(keepOpen, me.handheld && Boolean(me.build));
     pause.disabled = threads.disabled = !me.build;
+    const found = me.bench;
+    bench.disabled = !me.mflops || Boolean(found?.running);
+    setText(bench, found?.running ? text.benching : text.bench);
+    for (const [dtype, element] of Object.entries(figures)) {
+      show(element, Boolean(found?.[dtype]));
+      setText(element, found?.[dtype] ? text.benched(dtype, found[dtype], found.threads) : '');
+      setAttribute(element, 'data-value', found?.[dtype]?.mflops ?? '');
+      setAttribute(element, 'data-limit', found?.[dtype]?.limit ?? '');
+    }
+    show(benchProblem, Boolean(found?.problem));
+    setText(benchProblem, found?.problem ? text.benchFailed(found.problem) : '');
     setText(speed, me.mflops ? text.speed(me.mflops, me.limit, me.build) : '');
   };
 

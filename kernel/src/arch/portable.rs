@@ -51,10 +51,27 @@ const BLOCKING: Blocking = Blocking {
     nc: 1024,
 };
 
-instance!(separate_f64, f64, Lanes<f64, 4, false>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
-instance!(separate_f32, f32, Lanes<f32, 8, false>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
-instance!(fused_f64, f64, Lanes<f64, 4, true>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
-instance!(fused_f32, f32, Lanes<f32, 8, true>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
+/// Under WebAssembly with SIMD there are better instances for all but `Fused` where the engine does not
+/// fuse. That is done in software, so its shape makes no difference, and a phone loads as little of it
+/// as can be.
+macro_rules! unless_simd {
+    ($($item:item)*) => {$(
+        #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+        $item
+    )*};
+}
+
+unless_simd! {
+    instance!(separate_f64, f64, Lanes<f64, 4, false>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
+    instance!(separate_f32, f32, Lanes<f32, 8, false>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
+    instance!(fused_f64, f64, Lanes<f64, 4, true>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
+    instance!(fused_f32, f32, Lanes<f32, 8, true>, mr = 4, nv = 1, rows = [4, 2, 1], chains = 4,);
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+instance!(fused_f64, f64, Lanes<f64, 1, true>, mr = 1, nv = 1, rows = [1], chains = 1,);
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+instance!(fused_f32, f32, Lanes<f32, 1, true>, mr = 1, nv = 1, rows = [1], chains = 1,);
 
 /// The name of this instance.
 pub(crate) const NAME: &str = "portable";
@@ -74,11 +91,13 @@ macro_rules! kernel {
 }
 
 pub(super) fn push_f64(list: &mut List<f64>) {
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     list.push(kernel!(separate_f64, Class::Separate));
     list.push(kernel!(fused_f64, Class::Fused));
 }
 
 pub(super) fn push_f32(list: &mut List<f32>) {
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     list.push(kernel!(separate_f32, Class::Separate));
     list.push(kernel!(fused_f32, Class::Fused));
 }
