@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build wasm windows demo run check test bench bench-kernel miri verify fix clean help
+.PHONY: build wasm windows demo run check test bench bench-kernel bench-browser miri verify fix clean help
 
 # Tools that scripts/bootstrap.sh had to build come first, then the person's own.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -55,6 +55,10 @@ bench: build ## the kernel's speed next to this machine's limit, and how long th
 bench-kernel: ## the kernel next to other libraries, in one run (parts: make bench-kernel ARGS="floats exact")
 	@scripts/bootstrap.sh rust cc python flint
 	@cargo run --release --quiet --locked --manifest-path kernel/peers/Cargo.toml --target-dir target/peers -- $(ARGS)
+
+bench-browser: wasm ## the page's kernel next to other libraries, in one headless Chromium (parts: make bench-browser ARGS="f64 f32 int")
+	@scripts/bootstrap.sh browser node
+	@node wasm-worker/bench/run.mjs $(ARGS)
 
 miri: ## the kernel's unsafe code, interpreted by Miri (nightly Rust; some minutes)
 	@scripts/bootstrap.sh rust cc

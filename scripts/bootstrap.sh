@@ -3,7 +3,7 @@
 #
 #   scripts/bootstrap.sh NEED...
 #
-# Needs: rust cc wasm browser netns python flint cross nostd deny
+# Needs: rust cc wasm browser node netns python flint cross nostd deny
 # What is there is only looked at, so a second run takes a moment. Cargo's tools go to .cache/tools in
 # the checkout, so that no program of the person's is replaced; system packages come from apt-get when
 # this is Debian and we are root. Otherwise it says what is missing and how to get it, and fails.
@@ -115,6 +115,11 @@ need_browser() {
     has chromium && has chromedriver || packages "Chromium or its driver is missing" chromium chromium-driver
 }
 
+# For the benchmark in the browser only: it fetches the libraries to compare with, and serves the page.
+need_node() {
+    has node && has npm || packages "Node.js or npm is missing (only this benchmark needs them)" nodejs npm
+}
+
 need_netns() {
     has ip && has nft || packages "ip or nft is missing" iproute2 nftables
 }
@@ -167,7 +172,7 @@ need_deny() {
 
 for need in "$@"; do
     case $need in
-        rust | cc | wasm | browser | netns | python | flint | cross | nostd | deny) "need_$need" ;;
-        *) fail "no such need: $need" "One of: rust cc wasm browser netns python flint cross nostd deny." ;;
+        rust | cc | wasm | browser | node | netns | python | flint | cross | nostd | deny) "need_$need" ;;
+        *) fail "no such need: $need" "One of: rust cc wasm browser node netns python flint cross nostd deny." ;;
     esac
 done
