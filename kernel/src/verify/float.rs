@@ -335,120 +335,117 @@ fn gamma(n: f64, unit: f64) -> f64 {
 fn elements(bytes: &[u8], element_bytes: usize) -> impl Iterator<Item = f64> {
     bytes.chunks_exact(element_bytes).map(move |bytes| {
         if element_bytes == 4 {
-            single(bytes)
+            bytes.as_chunks::<4>().0[0].wide()
         } else {
-            double(bytes)
+            bytes.as_chunks::<8>().0[0].wide()
         }
     })
 }
 
-#[inline(always)]
-fn double(bytes: &[u8]) -> f64 {
-    let mut array = [0; 8];
-    array.copy_from_slice(bytes);
-    f64::from_le_bytes(array)
+/// The bytes of an element.
+trait Bytes: Copy {
+    /// The element, as `f64`.
+    fn wide(self) -> f64;
 }
 
-#[inline(always)]
-fn single(bytes: &[u8]) -> f64 {
-    let mut array = [0; 4];
-    array.copy_from_slice(bytes);
-    f64::from(f32::from_le_bytes(array))
+impl Bytes for [u8; 4] {
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        f64::from(f32::from_le_bytes(self))
+    }
+}
+
+impl Bytes for [u8; 8] {
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        f64::from_le_bytes(self)
+    }
 }
 
 /// (Σ e·x, Σ |e|·z) over the elements of a part; z is |x| if absent.
 fn dot(bytes: &[u8], element_bytes: usize, x: &[f64], z: Option<&[f64]>) -> (f64, f64) {
     match (element_bytes, z) {
-        (4, Some(z)) => dot_32_weighted(bytes, x, z),
-        (4, None) => dot_32(bytes, x),
-        (_, Some(z)) => dot_64_weighted(bytes, x, z),
-        (_, None) => dot_64(bytes, x),
+        (4, Some(z)) => dot_32_weighted(bytes.as_chunks().0, x, z),
+        (4, None) => dot_32(bytes.as_chunks().0, x),
+        (_, Some(z)) => dot_64_weighted(bytes.as_chunks().0, x, z),
+        (_, None) => dot_64(bytes.as_chunks().0, x),
     }
 }
 
 widest! {
-    fn dot_32(bytes: &[u8], x: &[f64]) -> (f64, f64) {
-        singles::<false>(bytes, x, x)
+    fn dot_32(elements: &[[u8; 4]], x: &[f64]) -> (f64, f64) {
+        lanes::<_, false>(elements, x, x)
     }
 }
 widest! {
-    fn dot_32_weighted(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
-        singles::<true>(bytes, x, z)
+    fn dot_32_weighted(elements: &[[u8; 4]], x: &[f64], z: &[f64]) -> (f64, f64) {
+        lanes::<_, true>(elements, x, z)
     }
 }
 widest! {
-    fn dot_64(bytes: &[u8], x: &[f64]) -> (f64, f64) {
-        lanes::<false>(bytes, x, x)
+    fn dot_64(elements: &[[u8; 8]], x: &[f64]) -> (f64, f64) {
+        lanes::<_, false>(elements, x, x)
     }
 }
 widest! {
-    fn dot_64_weighted(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
-        lanes::<true>(bytes, x, z)
+    fn dot_64_weighted(elements: &[[u8; 8]], x: &[f64], z: &[f64]) -> (f64, f64) {
+        lanes::<_, true>(elements, x, z)
     }
 }
 
-/// [`lanes`] for `f32`, converted part by part: a loop that only converts is one that compilers make
-/// vectors of.
-#[inline(always)]
-fn singles<const WEIGHTED: bool>(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
-    const PART: usize = 256;
-    let mut doubles = [[0; 8]; PART];
-    let (mut sum, mut magnitude) = (0.0, 0.0);
-    let parts = x.chunks(PART).zip(z.chunks(PART));
-    for (bytes, (x, z)) in bytes.as_chunks().0.chunks(PART).zip(parts) {
-        for (to, from) in doubles.iter_mut().zip(bytes) {
-            *to = f64::from(f32::from_le_bytes(*from)).to_le_bytes();
-        }
-        let (part, weight) = lanes::<WEIGHTED>(doubles[..x.len()].as_flattened(), x, z);
-        sum += part;
-        magnitude += weight;
-    }
-    (sum, magnitude)
-}
-
-/// Elements whose sums are kept apart, in groups of a vector: additions do not wait for each other. An
-/// element passes through n / 32 additions and 5 more, which is at most n + [`EXTRA_TERMS`].
-const GROUPS: usize = 4;
-const LANES: usize = 8;
+/// Elements whose sums are kept apart: additions do not wait for each other. An element passes through
+/// n / 32 additions and 6 more, which is at most n + [`EXTRA_TERMS`].
+const LANES: usize = 32;
 
 /// [`dot`]; the weight is |x| unless `WEIGHTED`.
 #[inline(always)]
-fn lanes<const WEIGHTED: bool>(bytes: &[u8], x: &[f64], z: &[f64]) -> (f64, f64) {
-    const STEP: usize = GROUPS * LANES;
-    let (mut sums, mut magnitudes) = ([[0.0; LANES]; GROUPS], [[0.0; LANES]; GROUPS]);
-    let whole = x.len() / STEP * STEP;
-    let (bytes, bytes_rest) = bytes.split_at(whole * 8);
-    let (x, x_rest) = x.split_at(whole);
-    let (z, z_rest) = z.split_at(whole);
-    let steps = x.chunks_exact(STEP).zip(z.chunks_exact(STEP));
-    for (bytes, (x, z)) in bytes.chunks_exact(STEP * 8).zip(steps) {
-        for group in 0..GROUPS {
-            for lane in 0..LANES {
-                let at = group * LANES + lane;
-                let element = double(&bytes[at * 8..(at + 1) * 8]);
-                let weight = if WEIGHTED { z[at] } else { x[at].abs() };
-                sums[group][lane] += element * x[at];
-                magnitudes[group][lane] += element.abs() * weight;
-            }
+fn lanes<B: Bytes, const WEIGHTED: bool>(elements: &[B], x: &[f64], z: &[f64]) -> (f64, f64) {
+    let (mut sums, mut magnitudes) = ([0.0; LANES], [0.0; LANES]);
+    let (elements, elements_rest) = elements.as_chunks::<LANES>();
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (z, z_rest) = z.as_chunks::<LANES>();
+    for ((elements, x), z) in elements.iter().zip(x).zip(z) {
+        // A loop that only converts, over one plain array: of that, compilers make vectors.
+        let mut doubles = [0.0; LANES];
+        for lane in 0..LANES {
+            doubles[lane] = elements[lane].wide();
+        }
+        for lane in 0..LANES {
+            let (product, magnitude) = terms::<WEIGHTED>(doubles[lane], x[lane], z[lane]);
+            sums[lane] += product;
+            magnitudes[lane] += magnitude;
         }
     }
-    let rest = x_rest.iter().zip(z_rest);
-    for (at, (bytes, (x, z))) in bytes_rest.chunks_exact(8).zip(rest).enumerate() {
-        let element = double(bytes);
-        let weight = if WEIGHTED { *z } else { x.abs() };
-        sums[at / LANES][at % LANES] += element * x;
-        magnitudes[at / LANES][at % LANES] += element.abs() * weight;
+    let rest = elements_rest.iter().zip(x_rest).zip(z_rest);
+    for (lane, ((element, &x), &z)) in rest.enumerate() {
+        let (product, magnitude) = terms::<WEIGHTED>(element.wide(), x, z);
+        sums[lane] += product;
+        magnitudes[lane] += magnitude;
     }
-    (total(&sums), total(&magnitudes))
+    (total(sums), total(magnitudes))
+}
+
+/// What an element adds to the two sums. |e·x|, rounded, is |e|·|x|, rounded.
+#[inline(always)]
+fn terms<const WEIGHTED: bool>(element: f64, x: f64, z: f64) -> (f64, f64) {
+    let product = element * x;
+    let magnitude = if WEIGHTED {
+        element.abs() * z
+    } else {
+        product.abs()
+    };
+    (product, magnitude)
 }
 
 /// The sum of all lanes, as a tree: five additions deep.
 #[inline(always)]
-fn total(sums: &[[f64; LANES]; GROUPS]) -> f64 {
-    let mut lanes = [0.0; LANES];
-    for (at, lane) in lanes.iter_mut().enumerate() {
-        *lane = (sums[0][at] + sums[1][at]) + (sums[2][at] + sums[3][at]);
+fn total(mut sums: [f64; LANES]) -> f64 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
     }
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + b) + (c + d)) + ((e + f) + (g + h))
+    sums[0]
 }
