@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Verdict;
+use crate::arch::widest;
 use crate::matrix::{KernelError, product, resize};
 use crate::random::ChaCha;
 use crate::tile::Placement;
@@ -45,10 +46,10 @@ impl Probe {
         element_bytes: usize,
     ) -> Result<(), KernelError> {
         let used = part(&self.x, placement.dst_col, placement.cols);
-        let weights = weights(used, element_bytes / 8, self.prime)?;
+        let weights = Weights::new(used, element_bytes / 8, self.prime)?;
         let (prime, y) = (self.prime, &mut self.y);
         placement.for_each_row(block, element_bytes, extent, |row, _, bytes| {
-            y[row] = add(y[row], dot(bytes, element_bytes, &weights, prime), prime);
+            y[row] = add(y[row], weights.dot(bytes), prime);
             Ok(())
         })
     }
@@ -76,10 +77,9 @@ impl Rows {
         element_bytes: usize,
     ) -> Result<(), KernelError> {
         let used = part(&probe.y, placement.dst_col, placement.cols);
-        let weights = weights(used, element_bytes / 8, probe.prime)?;
+        let weights = Weights::new(used, element_bytes / 8, probe.prime)?;
         placement.for_each_row(block, element_bytes, extent, |row, _, bytes| {
-            let sum = dot(bytes, element_bytes, &weights, probe.prime);
-            self.v[row] = add(self.v[row], sum, probe.prime);
+            self.v[row] = add(self.v[row], weights.dot(bytes), probe.prime);
             Ok(())
         })
     }
@@ -91,11 +91,11 @@ impl Rows {
         row_bytes: usize,
         element_bytes: usize,
     ) -> Result<Verdict, KernelError> {
-        let weights = weights(&probe.x, element_bytes / 8, probe.prime)?;
+        let weights = Weights::new(&probe.x, element_bytes / 8, probe.prime)?;
         let right = c_bytes
             .chunks_exact(row_bytes.max(1))
             .zip(&self.v)
-            .all(|(bytes, &v)| dot(bytes, element_bytes, &weights, probe.prime) == v);
+            .all(|(bytes, &v)| weights.dot(bytes) == v);
         Ok(if right {
             Verdict::Accepted
         } else {
@@ -110,83 +110,113 @@ fn part(vector: &[u64], start: usize, len: usize) -> &[u64] {
     vector.get(start..start.saturating_add(len)).unwrap_or(&[])
 }
 
-/// For each x the weight of every limb, x·2^(64·l), and that of the sign, −x·2^(64·limbs).
-fn weights(x: &[u64], limbs: usize, prime: u64) -> Result<Vec<u64>, KernelError> {
-    let mut weights = Vec::new();
-    resize(
-        &mut weights,
-        product("weights of limbs", &[x.len(), limbs + 1])?,
-        0,
-    )?;
-    let base = ((1u128 << 64) % u128::from(prime)) as u64;
-    for (row, &x) in weights.chunks_exact_mut(limbs + 1).zip(x) {
-        let mut weight = x;
-        for limb in &mut row[..limbs] {
-            *limb = weight;
-            weight = multiply(weight, base, prime);
-        }
-        row[limbs] = if weight == 0 { 0 } else { prime - weight };
-    }
-    Ok(weights)
+/// Limbs whose products are added up before they are reduced: a product of half a limb and a part of a
+/// weight is below 2^53, so the sum of 2^11 is below 2^64.
+const TURN: usize = 2048;
+
+/// The bits of a part of a weight.
+const PART: u32 = 21;
+
+/// Half a limb.
+const HALF: u64 = 0xffff_ffff;
+
+/// What is needed for Σ element·x mod prime over a part of a row. All vectors have a place for each limb
+/// of each element.
+struct Weights {
+    /// x·2^(64·place) mod prime in parts of 21, 21 and 19 bits.
+    parts: [Vec<u64>; 3],
+    /// The sign bit where a limb is the top of its element: flipped, two's complement counts from
+    /// −2^63 upwards and is a number without a sign.
+    flip: Vec<u64>,
+    /// What flipping the sign bits adds to every sum.
+    flipped: u64,
+    prime: u64,
 }
 
-/// Σ element·x mod prime over a part of a row.
-fn dot(bytes: &[u8], element_bytes: usize, weights: &[u64], prime: u64) -> u64 {
-    let limbs = bytes.as_chunks().0;
-    match element_bytes {
-        8 => dot_limbs::<1>(limbs, weights, prime),
-        16 => dot_limbs::<2>(limbs, weights, prime),
-        24 => dot_limbs::<3>(limbs, weights, prime),
-        _ => {
-            // The halves of each 128-bit product are summed apart: neither sum can overflow.
-            let (mut low, mut high) = (0u128, 0u128);
-            let count = element_bytes / 8;
-            let elements = limbs.chunks_exact(count);
-            for (element, weights) in elements.zip(weights.chunks_exact(count + 1)) {
-                let mut top = 0;
-                for (limb, &weight) in element.iter().zip(weights) {
-                    top = u64::from_le_bytes(*limb);
-                    let wide = u128::from(top) * u128::from(weight);
-                    low += wide & u128::from(u64::MAX);
-                    high += wide >> 64;
+impl Weights {
+    fn new(x: &[u64], limbs: usize, prime: u64) -> Result<Self, KernelError> {
+        let mut weights = Self {
+            parts: [const { Vec::new() }; 3],
+            flip: Vec::new(),
+            flipped: 0,
+            prime,
+        };
+        let len = product("weights of limbs", &[x.len(), limbs])?;
+        resize(&mut weights.flip, len, 0)?;
+        for part in &mut weights.parts {
+            resize(part, len, 0)?;
+        }
+        let base = power_of_two(64, prime);
+        let (mut at, mut tops) = (0, 0);
+        for &x in x {
+            let mut weight = x;
+            for limb in 0..limbs {
+                if limb > 0 {
+                    weight = multiply(weight, base, prime);
                 }
-                low += u128::from(weights[count] & sign_mask(top));
+                for (place, part) in (0..).zip(&mut weights.parts) {
+                    part[at] = weight >> (place * PART) & ((1 << PART) - 1);
+                }
+                if limb + 1 == limbs {
+                    weights.flip[at] = 1 << 63;
+                    tops = add(tops, weight, prime);
+                }
+                at += 1;
             }
-            fold(low, high, prime)
         }
+        weights.flipped = multiply(tops, power_of_two(63, prime), prime);
+        Ok(weights)
+    }
+
+    /// The sum over the elements whose limbs these are.
+    fn dot(&self, bytes: &[u8]) -> u64 {
+        let mut sum = 0;
+        let [low, middle, high] = &self.parts;
+        let turns = bytes.as_chunks().0.chunks(TURN).zip(self.flip.chunks(TURN));
+        let parts = low.chunks(TURN).zip(middle.chunks(TURN));
+        for (((limbs, flip), (low, middle)), high) in turns.zip(parts).zip(high.chunks(TURN)) {
+            sum = add(
+                sum,
+                self.reduce(sums(limbs, flip, low, middle, high)),
+                self.prime,
+            );
+        }
+        add(sum, self.prime - self.flipped, self.prime)
+    }
+
+    /// The sum that [`sums`] is in pieces, modulo the prime.
+    fn reduce(&self, halves: [[u64; 3]; 2]) -> u64 {
+        let prime = u128::from(self.prime);
+        // Below 2^107 each.
+        let [lower, upper] = halves.map(|[low, middle, high]| {
+            u128::from(low) + (u128::from(middle) << PART) + (u128::from(high) << (2 * PART))
+        });
+        ((((upper % prime) << 32) + lower) % prime) as u64
     }
 }
 
-/// [`dot`] for elements of a known number of limbs. No branch: signs are as good as random.
-#[inline(always)]
-fn dot_limbs<const LIMBS: usize>(limbs: &[[u8; 8]], weights: &[u64], prime: u64) -> u64 {
-    let (mut low, mut high) = (0u128, 0u128);
-    let elements = limbs.as_chunks::<LIMBS>().0;
-    for (element, weights) in elements.iter().zip(weights.chunks_exact(LIMBS + 1)) {
-        // Below (LIMBS + 1)·2^61 <= 2^63: they fit one addition.
-        let mut upper = 0;
-        for (limb, &weight) in element.iter().zip(weights) {
-            let wide = u128::from(u64::from_le_bytes(*limb)) * u128::from(weight);
-            low += u128::from(wide as u64);
-            upper += (wide >> 64) as u64;
+widest! {
+    /// Sums of products of the lower halves of the limbs, then of the upper, with each of the parts. Of
+    /// slices of one length, at most TURN.
+    fn sums(limbs: &[[u8; 8]], flip: &[u64], low: &[u64], middle: &[u64], high: &[u64]) -> [[u64; 3]; 2] {
+        let mut sums = [[0; 3]; 2];
+        let parts = low.iter().zip(middle).zip(high);
+        for ((limb, flip), ((low, middle), high)) in limbs.iter().zip(flip).zip(parts) {
+            let limb = u64::from_le_bytes(*limb) ^ flip;
+            for (half, sums) in [limb & HALF, limb >> 32].into_iter().zip(&mut sums) {
+                // That both factors are below 2^32 is said so that compilers see it.
+                sums[0] += half * (low & HALF);
+                sums[1] += half * (middle & HALF);
+                sums[2] += half * (high & HALF);
+            }
         }
-        low += u128::from(weights[LIMBS] & sign_mask(u64::from_le_bytes(element[LIMBS - 1])));
-        high += u128::from(upper);
+        sums
     }
-    fold(low, high, prime)
 }
 
-/// All ones if the limb is negative as the top of a two's complement number.
-#[inline(always)]
-fn sign_mask(limb: u64) -> u64 {
-    ((limb as i64) >> 63) as u64
-}
-
-/// high·2^64 + low mod prime.
-fn fold(low: u128, high: u128, prime: u64) -> u64 {
-    let p = u128::from(prime);
-    let base = (1u128 << 64) % p;
-    ((high % p * base + low % p) % p) as u64
+/// 2^exponent mod prime, up to 2^127.
+fn power_of_two(exponent: u32, prime: u64) -> u64 {
+    ((1u128 << exponent) % u128::from(prime)) as u64
 }
 
 fn add(x: u64, y: u64, prime: u64) -> u64 {
@@ -232,6 +262,56 @@ fn power(mut base: u64, mut exponent: u64, modulus: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_are_those_of_one_product_after_the_other() {
+        // The largest weights and halves of limbs too, over more than one turn: nothing overflows.
+        let prime = (1 << 61) - 1;
+        let mut state = 1u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state ^ state >> 29
+        };
+        for limbs in 1..5 {
+            for count in [0, 1, 7, 8, 9, 33, 5_000] {
+                for (limb, weight) in [
+                    (None, None),
+                    (Some(u64::MAX), Some(prime - 1)),
+                    (Some(u64::MAX >> 1), Some(prime - 1)),
+                    (Some(1 << 63), None),
+                    (Some(0), None),
+                ] {
+                    let x: Vec<_> = (0..count)
+                        .map(|_| weight.unwrap_or(next() % prime))
+                        .collect();
+                    let elements: Vec<_> = (0..count * limbs)
+                        .map(|_| limb.unwrap_or_else(&mut next))
+                        .collect();
+                    let bytes: Vec<_> = elements.iter().flat_map(|e| e.to_le_bytes()).collect();
+                    let mut expected = 0;
+                    for (element, &x) in elements.chunks_exact(limbs).zip(&x) {
+                        let mut weight = x;
+                        for &limb in element {
+                            let term = multiply(limb % prime, weight, prime);
+                            expected = add(expected, term, prime);
+                            weight = multiply(weight, power_of_two(64, prime), prime);
+                        }
+                        if element[limbs - 1] >> 63 == 1 {
+                            expected = add(expected, prime - weight, prime);
+                        }
+                    }
+                    let weights = Weights::new(&x, limbs, prime).unwrap();
+                    assert_eq!(
+                        weights.dot(&bytes),
+                        expected,
+                        "{limbs} × {count} of {limb:?}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn primes_are_told_from_strong_pseudoprimes() {
