@@ -257,7 +257,14 @@ struct Plan {
 
 /// A up to this many bytes is read where it is: it stays in the second-level cache, so that copying it
 /// into panels costs more than it saves.
-const SMALL_A_BYTES: usize = 640 << 10;
+///
+/// Under WebAssembly each row takes an address to be computed and few are read side by side, so that it
+/// has to stay in the first-level cache.
+const SMALL_A_BYTES: usize = if cfg!(target_arch = "wasm32") {
+    48 << 10
+} else {
+    640 << 10
+};
 
 /// As [`SMALL_A_BYTES`]: of B whole vectors are read, a row apart from each other, so that the
 /// first-level cache has to hold it.
