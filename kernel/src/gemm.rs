@@ -3,7 +3,8 @@
 //! The structure is that of GotoBLAS and BLIS: Goto, van de Geijn, *Anatomy of High-Performance
 //! Matrix Multiplication*, ACM TOMS 34(3), 2008; Van Zee, van de Geijn, *BLIS: A Framework for
 //! Rapidly Instantiating BLAS Functionality*, ACM TOMS 41(3), 2015. Here C is row-major, so vector
-//! lanes run along a row of C: A is broadcast, B is loaded as vectors.
+//! lanes run along a row of C: A is broadcast, B is loaded as vectors. A C of one column has no rows to
+//! speak of; there lanes run along the column, and A is turned in registers.
 //!
 //! Every element is one ascending chain (see the crate's documentation), so all block sizes and all
 //! instances of a class give the same bits.
@@ -226,6 +227,25 @@ pub fn matmul_with<T: Scalar>(
         return Ok(());
     }
     if a.rows() == 0 || b.cols() == 0 {
+        return Ok(());
+    }
+    // One column: rows of A as lanes, if there are enough of them.
+    if let Some(column) = kernel.column
+        && b.cols() == 1
+        && a.col_stride() == 1
+        && a.rows() >= 2 * kernel.lanes
+        && a.cols() >= 2 * kernel.lanes
+    {
+        // SAFETY: the views' constructors checked their extents; `Kernel` proves the instructions.
+        unsafe {
+            column(
+                (a.rows(), a.cols()),
+                (a.as_ptr(), a.row_stride()),
+                (b.as_ptr(), b.row_stride()),
+                (c.as_mut_ptr(), c.row_stride()),
+                accumulate,
+            );
+        }
         return Ok(());
     }
     // Rows of C must be contiguous to be stored as vectors. Where its columns are instead, the

@@ -38,12 +38,139 @@ pub(crate) trait Vector<T>: Copy {
     #[inline(always)]
     fn prefetch(_at: *const T) {}
 
+    /// Whether [`Self::square`] is faster than a lane for each column, where there is one.
+    const SQUARES: bool = false;
+
+    /// `self[i] += a[i·stride + p] · b[p·step]` for p < LANES in turn: lane i is a row of A, a square of
+    /// which is read by rows and turned in registers.
+    ///
+    /// # Safety
+    /// As [`Self::splat`]; those elements are readable.
+    #[inline(always)]
+    unsafe fn square(self, a: *const T, stride: usize, b: *const T, step: usize) -> Self
+    where
+        T: Copy + Default,
+    {
+        // SAFETY: the caller's guarantee.
+        unsafe { gathered(self, Self::LANES, Self::LANES, a, stride, b, step) }
+    }
+
     /// `a·b + c` in each lane, rounded once or twice.
     ///
     /// # Safety
     /// As [`Self::splat`].
     unsafe fn multiply_add(a: Self, b: Self, c: Self) -> Self;
 }
+
+/// [`Vector::square`] for `depth` steps of the first `rows` lanes, element by element.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn gathered<T: Copy + Default, V: Vector<T>>(
+    mut sums: V,
+    rows: usize,
+    depth: usize,
+    a: *const T,
+    stride: usize,
+    b: *const T,
+    step: usize,
+) -> V {
+    const { assert!(V::LANES <= MAX_LANES) }
+    let mut lanes = [T::default(); MAX_LANES];
+    // SAFETY: the caller's guarantee; `lanes` holds a vector.
+    unsafe {
+        for p in 0..depth {
+            for (i, lane) in lanes[..rows].iter_mut().enumerate() {
+                *lane = *a.add(i * stride + p);
+            }
+            let column = V::load(lanes.as_ptr());
+            sums = V::multiply_add(column, V::splat(*b.add(p * step)), sums);
+        }
+    }
+    sums
+}
+
+/// The most lanes of a vector of any instance.
+const MAX_LANES: usize = 16;
+
+/// `C (+)= A·B` for one column: `rows` × `depth` of A, whose rows are contiguous and `a_row` apart, into
+/// elements of C that are `c_row` apart. Each element is the chain of [`run`]; lanes are rows of A.
+///
+/// # Safety
+/// Those elements are readable and C's writable; the CPU has the instructions of `V`.
+#[inline(always)]
+pub(crate) unsafe fn column<T: Copy + Default, V: Vector<T>>(
+    (rows, depth): (usize, usize),
+    (a, a_row): (*const T, usize),
+    (b, b_row): (*const T, usize),
+    (c, c_row): (*mut T, usize),
+    load: bool,
+) {
+    /// Vectors of rows at a time: their chains do not wait for each other.
+    const SIDE: usize = 2;
+    // A square whose rows each start a cache line reads each line once.
+    let before = a.align_offset(V::LANES * size_of::<T>()).min(depth);
+    let squares = (depth - before) / V::LANES;
+    let after = before + squares * V::LANES;
+    // SAFETY: every access is to row below `rows` and a step below `depth`; `lanes` holds a vector.
+    unsafe {
+        for first in (0..rows).step_by(SIDE * V::LANES) {
+            let mut lanes = [[T::default(); MAX_LANES]; SIDE];
+            let start: [usize; SIDE] = core::array::from_fn(|at| rows.min(first + at * V::LANES));
+            let count: [usize; SIDE] = core::array::from_fn(|at| V::LANES.min(rows - start[at]));
+            for at in 0..SIDE {
+                for (i, lane) in lanes[at][..count[at]].iter_mut().enumerate() {
+                    if load {
+                        *lane = *c.add((start[at] + i) * c_row);
+                    }
+                }
+            }
+            let mut sums = [V::load(lanes[0].as_ptr()), V::load(lanes[1].as_ptr())];
+            if count == [V::LANES; SIDE] {
+                for at in 0..SIDE {
+                    let a = a.add(start[at] * a_row);
+                    sums[at] = gathered(sums[at], V::LANES, before, a, a_row, b, b_row);
+                }
+                let (left, right) = (a.add(start[0] * a_row), a.add(start[1] * a_row));
+                for p in (before..after).step_by(V::LANES) {
+                    let b = b.add(p * b_row);
+                    sums[0] = sums[0].square(left.add(p), a_row, b, b_row);
+                    sums[1] = sums[1].square(right.add(p), a_row, b, b_row);
+                }
+                let (rest, b) = (depth - after, b.wrapping_add(after * b_row));
+                for at in 0..SIDE {
+                    let a = a.wrapping_add(start[at] * a_row + after);
+                    sums[at] = gathered(sums[at], V::LANES, rest, a, a_row, b, b_row);
+                }
+            } else {
+                for at in 0..SIDE {
+                    let a = a.wrapping_add(start[at] * a_row);
+                    let mut done = 0;
+                    if count[at] == V::LANES {
+                        while depth - done >= V::LANES {
+                            let b = b.add(done * b_row);
+                            sums[at] = sums[at].square(a.add(done), a_row, b, b_row);
+                            done += V::LANES;
+                        }
+                    }
+                    let (a, b) = (a.wrapping_add(done), b.wrapping_add(done * b_row));
+                    sums[at] = gathered(sums[at], count[at], depth - done, a, a_row, b, b_row);
+                }
+            }
+            for at in 0..SIDE {
+                sums[at].store(lanes[at].as_mut_ptr());
+                for (i, lane) in lanes[at][..count[at]].iter().enumerate() {
+                    *c.add((start[at] + i) * c_row) = *lane;
+                }
+            }
+        }
+    }
+}
+
+/// See [`column()`].
+pub(crate) type Column<T> =
+    unsafe fn((usize, usize), (*const T, usize), (*const T, usize), (*mut T, usize), bool);
 
 /// Block sizes of the five loops (see [`crate::gemm`]). They change speed, never bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +228,8 @@ pub struct Kernel<T: 'static> {
     pub(crate) pack_b: Pack<T>,
     /// Packs columns of B into panels of one vector.
     pub(crate) pack_vector: Pack<T>,
+    /// For a C of one column, if that is faster.
+    pub(crate) column: Option<Column<T>>,
     pub(crate) peak: fn(u64) -> u64,
 }
 
@@ -111,6 +240,7 @@ pub(crate) struct Functions<T: 'static> {
     pub(crate) direct: &'static [Rows<T>],
     /// For A, for B, and for columns of B that fill one vector.
     pub(crate) pack: [Pack<T>; 3],
+    pub(crate) column: Option<Column<T>>,
     pub(crate) peak: fn(u64) -> u64,
 }
 
@@ -119,8 +249,9 @@ impl<T: Scalar> Kernel<T> {
     ///
     /// # Safety
     /// This CPU can execute all of the functions; the packing is [`pack`](crate::pack::pack) for MR, NR
-    /// and `lanes` lanes; `direct` keeps the contract of [`run`] for its rows, the last of which is 1; and `run[v - 1]` keeps the contract of [`run`] for MR rows
-    /// and `v` vectors of `lanes` elements out of panels of NR columns.
+    /// and `lanes` lanes; `direct` keeps the contract of [`run`] for its rows, the last of which is 1;
+    /// `run[v - 1]` keeps the contract of [`run`] for MR rows and `v` vectors of `lanes` elements out of
+    /// panels of NR columns; and `column` keeps that of [`column()`].
     pub(crate) const unsafe fn new<const MR: usize, const NR: usize>(
         name: &'static str,
         class: Class,
@@ -132,6 +263,7 @@ impl<T: Scalar> Kernel<T> {
             run,
             direct,
             pack: [pack_a, pack_b, pack_vector],
+            column,
             peak,
         } = functions;
         assert!(
@@ -162,6 +294,7 @@ impl<T: Scalar> Kernel<T> {
             pack_a,
             pack_b,
             pack_vector,
+            column,
             peak,
         }
     }

@@ -154,6 +154,61 @@ fn every_instance_computes_every_small_shape_f32() {
     every_small_shape::<f32>();
 }
 
+fn every_single_column<T: Bits>() {
+    let mut workspace = Workspace::new();
+    for kernel in T::kernels() {
+        for m in [15, 16, 17, 31, 32, 33, 47, 63, 64, 70] {
+            for k in [15, 16, 17, 31, 33, 40, 64, 101] {
+                for (at, b) in LAYOUTS.into_iter().enumerate() {
+                    let layouts = [Layout::Rows, b, LAYOUTS[(at + m) % 3]];
+                    for accumulate in [false, true] {
+                        let (shape, blocking) = ((m, k, 1), kernel.blocking());
+                        check(
+                            &kernel,
+                            blocking,
+                            shape,
+                            layouts,
+                            accumulate,
+                            &mut workspace,
+                        );
+                    }
+                }
+            }
+        }
+        // Wherever in a cache line the rows start, and whatever lies between them.
+        let (m, k, stride) = (40, 70, 75);
+        let (a, b) = (random::<T>(m * stride + 16, 3), random::<T>(k, 4));
+        for start in 0..16 {
+            let left = MatRef::new(&a[start..], m, k, stride, 1).unwrap();
+            let right = MatRef::row_major(&b, k, 1).unwrap();
+            let mut c = vec![T::nan(); m];
+            let out = MatMut::row_major(&mut c, m, 1).unwrap();
+            let blocking = kernel.blocking();
+            matmul_with(&kernel, blocking, false, left, right, out, &mut workspace).unwrap();
+            for (i, &found) in c.iter().enumerate() {
+                let mut chain = T::ZERO;
+                for (p, &b) in b.iter().enumerate() {
+                    chain = match kernel.class() {
+                        Class::Separate => T::separate(left.at(i, p), b, chain),
+                        _ => T::fused(left.at(i, p), b, chain),
+                    };
+                }
+                assert!(found.same(chain), "{} row {i} from {start}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_single_column_is_the_same_chains_f64() {
+    every_single_column::<f64>();
+}
+
+#[test]
+fn a_single_column_is_the_same_chains_f32() {
+    every_single_column::<f32>();
+}
+
 fn every_layout_and_blocking<T: Bits>() {
     let mut workspace = Workspace::new();
     let blockings = [

@@ -142,6 +142,20 @@ macro_rules! instance {
                 unsafe { crate::pack::pack::<$scalar, R>(src, lane_stride, depth_stride, lanes, depth, dst) }
             }
 
+            /// # Safety
+            /// As [`microkernel::column`].
+            $(#[$attribute])*
+            unsafe fn column(
+                sizes: (usize, usize),
+                a: (*const $scalar, usize),
+                b: (*const $scalar, usize),
+                c: (*mut $scalar, usize),
+                load: bool,
+            ) {
+                // SAFETY: the caller keeps the contract.
+                unsafe { microkernel::column::<$scalar, $vector>(sizes, a, b, c, load) }
+            }
+
             const fn least(v: usize) -> usize {
                 if v < $nv { v } else { $nv }
             }
@@ -164,6 +178,7 @@ macro_rules! instance {
                     ],
                 )),*],
                 pack: [pack::<MR>, pack::<NR>, pack::<LANES>],
+                column: if <$vector as Vector<$scalar>>::SQUARES { Some(column) } else { None },
                 peak,
             };
 

@@ -20,7 +20,7 @@ macro_rules! has {
 
 /// Implements [`Vector`] for one register type in both classes.
 macro_rules! vector {
-    ($name:ident, $scalar:ty, $register:ty, $lanes:expr, $splat:ident, $load:ident, $store:ident, $fma:ident, $mul:ident, $add:ident) => {
+    ($name:ident, $scalar:ty, $register:ty, $lanes:expr, $splat:ident, $load:ident, $store:ident, $fma:ident, $mul:ident, $add:ident $(, $turned:ident)?) => {
         #[derive(Clone, Copy)]
         struct $name<const FUSED: bool>($register);
 
@@ -47,6 +47,21 @@ macro_rules! vector {
                 // SAFETY: see above.
                 unsafe { $store(to, self.0) }
             }
+
+            $(
+                const SQUARES: bool = true;
+
+                #[inline(always)]
+                unsafe fn square(mut self, a: *const $scalar, stride: usize, b: *const $scalar, step: usize) -> Self {
+                    // SAFETY: see above.
+                    unsafe {
+                        for (p, column) in $turned(a, stride).into_iter().enumerate() {
+                            self = Self::multiply_add(Self(column), Self::splat(*b.add(p * step)), self);
+                        }
+                        self
+                    }
+                }
+            )?
 
             #[inline(always)]
             fn prefetch(at: *const $scalar) {
@@ -79,7 +94,8 @@ vector!(
     _mm512_storeu_pd,
     _mm512_fmadd_pd,
     _mm512_mul_pd,
-    _mm512_add_pd
+    _mm512_add_pd,
+    turned_f64
 );
 vector!(
     F32x16,
@@ -91,7 +107,8 @@ vector!(
     _mm512_storeu_ps,
     _mm512_fmadd_ps,
     _mm512_mul_ps,
-    _mm512_add_ps
+    _mm512_add_ps,
+    turned_f32
 );
 vector!(
     F64x4,
@@ -117,6 +134,76 @@ vector!(
     _mm256_mul_ps,
     _mm256_add_ps
 );
+
+/// The columns of 8 × 8 elements whose rows are `stride` apart. Halves are put together as they are
+/// loaded, which takes no shuffle; quarters and pairs then change places.
+///
+/// # Safety
+/// The elements are readable, and the CPU has AVX-512F.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn turned_f64(from: *const f64, stride: usize) -> [__m512d; 8] {
+    // SAFETY: the caller's guarantee.
+    let half = |row: usize, at: usize| unsafe { _mm256_loadu_pd(from.add(row * stride + at)) };
+    let mut columns = [_mm512_setzero_pd(); 8];
+    for at in [0, 4] {
+        // Rows 0 and 4, 1 and 5, 2 and 6, 3 and 7; four columns each.
+        let rows: [__m512d; 4] = core::array::from_fn(|row| {
+            _mm512_insertf64x4::<1>(_mm512_castpd256_pd512(half(row, at)), half(row + 4, at))
+        });
+        // Columns 0 and 1, then 2 and 3, of rows 0, 2, 4, 6 and of 1, 3, 5, 7.
+        let low = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+        let high = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+        for (pair, places) in [low, high].into_iter().enumerate() {
+            let even = _mm512_permutex2var_pd(rows[0], places, rows[2]);
+            let odd = _mm512_permutex2var_pd(rows[1], places, rows[3]);
+            columns[at + 2 * pair] = _mm512_unpacklo_pd(even, odd);
+            columns[at + 2 * pair + 1] = _mm512_unpackhi_pd(even, odd);
+        }
+    }
+    columns
+}
+
+/// [`turned_f64`] for 16 × 16.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn turned_f32(from: *const f32, stride: usize) -> [__m512; 16] {
+    // SAFETY: the caller's guarantee.
+    let half = |row: usize, at: usize| unsafe {
+        _mm256_castps_pd(_mm256_loadu_ps(from.add(row * stride + at)))
+    };
+    let mut columns = [_mm512_setzero_ps(); 16];
+    for at in [0, 8] {
+        // Rows r and r + 8; eight columns each.
+        let rows: [__m512d; 8] = core::array::from_fn(|row| {
+            _mm512_insertf64x4::<1>(_mm512_castpd256_pd512(half(row, at)), half(row + 8, at))
+        });
+        let low = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+        let high = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+        for (four, places) in [low, high].into_iter().enumerate() {
+            // Four columns of rows r, r + 4, r + 8, r + 12.
+            let quarters: [__m512; 4] = core::array::from_fn(|row| {
+                _mm512_castpd_ps(_mm512_permutex2var_pd(rows[row], places, rows[row + 4]))
+            });
+            // Columns 0 and 1, then 2 and 3, of even and of odd rows.
+            let pairs = [
+                _mm512_unpacklo_ps(quarters[0], quarters[2]),
+                _mm512_unpackhi_ps(quarters[0], quarters[2]),
+                _mm512_unpacklo_ps(quarters[1], quarters[3]),
+                _mm512_unpackhi_ps(quarters[1], quarters[3]),
+            ];
+            for pair in 0..2 {
+                let (even, odd) = (pairs[pair], pairs[pair + 2]);
+                columns[at + 4 * four + 2 * pair] = _mm512_unpacklo_ps(even, odd);
+                columns[at + 4 * four + 2 * pair + 1] = _mm512_unpackhi_ps(even, odd);
+            }
+        }
+    }
+    columns
+}
 
 // 32 registers. Fused: 24 accumulators, 4 of B, 1 of A; wide tiles take fewer loads. Separate: the
 // product and the sum go to different pipes if nothing else is in the way, so A is broadcast by the
