@@ -1,8 +1,10 @@
 //! One WebSocket as the driver sees it: frames in, frames out, blocks served at the link's pace.
 //!
-//! A link holds at most [`QUEUE_BYTES_MAX`] of frames waiting to be sent and one block that is
-//! being served. A peer that lets more pile up, or takes longer than [`SEND_LIMIT`] for one frame,
-//! is dropped: its leases go back and nobody else notices.
+//! A link holds at most [`QUEUE_BYTES_MAX`] of frames waiting to be sent and the few blocks that are
+//! read ahead of it. A peer that lets more pile up, or takes longer than [`SEND_LIMIT`] for one
+//! frame, is dropped: its leases go back and nobody else notices.
+
+mod serving;
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -23,6 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::app::App;
 use crate::driver::Event;
+
+use serving::{Served, Serving};
 
 /// Frames waiting to be sent on one link: a few results or relayed blocks, and news.
 const QUEUE_BYTES_MAX: usize = 96 << 20;
@@ -54,6 +58,7 @@ pub struct ServeRequest {
 enum Outgoing {
     Frame(Box<Header>, Option<Bytes>),
     Serve(ServeRequest),
+    Block(Served),
     Close,
 }
 
@@ -144,7 +149,7 @@ pub async fn run<S, R, E>(
     }
     let ended = tokio::select! {
         ended = read(&app, link, stream) => ended,
-        ended = write(&app, sink, receiver, &bytes, &blocks) => ended,
+        ended = write(&app, sink, receiver, &bytes, blocks) => ended,
     };
     match ended {
         Ok(()) => tracing::debug!(link = link.0, %peer, "link closed"),
@@ -223,92 +228,55 @@ async fn write<S, E>(
     sink: S,
     mut receiver: mpsc::UnboundedReceiver<Outgoing>,
     bytes: &AtomicUsize,
-    blocks: &AtomicUsize,
+    blocks: Arc<AtomicUsize>,
 ) -> Result<(), String>
 where
     S: Sink<Bytes, Error = E>,
     E: Display,
 {
     let mut sink = pin!(sink);
-    let mut serving: VecDeque<ServeRequest> = VecDeque::new();
+    let mut serving = Serving::new(app, blocks);
     loop {
         // Control frames go before the next block, so that a grant never waits for a panel.
-        let next = if serving.is_empty() {
-            match receiver.recv().await {
-                Some(next) => Some(next),
+        let next = tokio::select! {
+            biased;
+            next = receiver.recv() => match next {
+                Some(next) => next,
                 None => return Ok(()),
-            }
-        } else {
-            receiver.try_recv().ok()
+            },
+            block = serving.next(), if !serving.is_empty() => match block {
+                Some(block) => Outgoing::Block(block),
+                None => continue,
+            },
         };
         let frame = match next {
-            Some(Outgoing::Frame(header, payload)) => {
+            Outgoing::Frame(header, payload) => {
                 bytes.fetch_sub(weight(&header, payload.as_ref()), Ordering::Relaxed);
                 let payload = payload.unwrap_or_default();
                 codec::encode(&header, &payload)
             }
-            Some(Outgoing::Serve(request)) => {
-                serving.push_back(request);
+            Outgoing::Serve(request) => {
+                serving.push(request);
                 continue;
             }
-            Some(Outgoing::Close) => {
+            Outgoing::Block(Served { job, bytes, frame }) => {
+                app.tell(Event::Traffic { job, bytes }).await;
+                frame
+            }
+            Outgoing::Close => {
                 let _ = tokio::time::timeout(SEND_LIMIT, sink.close()).await;
                 return Ok(());
             }
-            None => match next_block(app, &mut serving, blocks).await {
-                Some(frame) => frame,
-                None => continue,
-            },
         };
-        match tokio::time::timeout(SEND_LIMIT, sink.send(Bytes::from(frame))).await {
+        // Whatever is there already goes out in one piece with this.
+        let last = receiver.is_empty() && !serving.is_ready();
+        let sent = async {
+            sink.feed(Bytes::from(frame)).await?;
+            if last { sink.flush().await } else { Ok(()) }
+        };
+        match tokio::time::timeout(SEND_LIMIT, sent).await {
             Ok(sent) => sent.map_err(|error| error.to_string())?,
             Err(_) => return Err("the peer does not read".to_owned()),
-        }
-    }
-}
-
-/// The next block as a frame; `None` when it can not be read, which fails its job here.
-async fn next_block(
-    app: &App,
-    serving: &mut VecDeque<ServeRequest>,
-    blocks: &AtomicUsize,
-) -> Option<Vec<u8>> {
-    let request = serving.front_mut()?;
-    let Some(block) = request.blocks.pop_front() else {
-        serving.pop_front();
-        return None;
-    };
-    blocks.fetch_sub(1, Ordering::Relaxed);
-    let (job, operand, to) = (request.job, request.operand, request.to);
-    match app.store().read_block(request.matrix, block).await {
-        Ok(bytes) => {
-            let body = Message::Block {
-                job,
-                operand,
-                block,
-            };
-            let frame = codec::encode(
-                &Header {
-                    from: app.device(),
-                    to,
-                    body,
-                },
-                &bytes,
-            );
-            app.tell(Event::Traffic {
-                job,
-                bytes: bytes.len() as u64,
-            })
-            .await;
-            Some(frame)
-        }
-        Err(error) => {
-            app.tell(Event::StoreFailed {
-                job,
-                reason: error.to_string(),
-            })
-            .await;
-            None
         }
     }
 }

@@ -248,14 +248,33 @@ impl Store {
     /// # Panics
     /// When the matrix has no such block.
     pub async fn read_block(&self, id: MatrixId, index: u32) -> Result<Bytes, StoreError> {
+        let blocks = self.read_blocks(id, vec![index]).await?;
+        Ok(blocks.into_iter().next().expect("one for each index"))
+    }
+
+    /// The blocks `indices` of the matrix `id`, in that order, as [`Store::read_block`].
+    ///
+    /// # Errors
+    /// As for one; none is returned then.
+    ///
+    /// # Panics
+    /// When the matrix has no such block.
+    pub async fn read_blocks(
+        &self,
+        id: MatrixId,
+        indices: Vec<u32>,
+    ) -> Result<Vec<Bytes>, StoreError> {
         let source = self.file(id).await?;
         let shared = self.shared().clone();
         blocking(move || {
-            let mut bytes = Vec::new();
-            source
-                .read_block(u64::from(index), &mut bytes)
-                .map_err(|error| shared.noticed(id, error))?;
-            Ok(bytes.into())
+            let read = |index: u32| {
+                let mut bytes = Vec::new();
+                source
+                    .read_block(u64::from(index), &mut bytes)
+                    .map_err(|error| shared.noticed(id, error))?;
+                Ok(bytes.into())
+            };
+            indices.into_iter().map(read).collect()
         })
         .await
     }
