@@ -38,7 +38,7 @@ pub fn random<const N: usize>() -> [u8; N] {
 
 /// How much nicer a thread that computes is than the rest of the program.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const NICER: i32 = 4;
+const NICER: i32 = 5;
 
 /// Lets others go first: the calling thread computes, and what feeds it (sockets, disk, the helpers'
 /// verdicts) and the person at this device must not wait for its turn to end. On a machine with
