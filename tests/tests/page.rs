@@ -101,7 +101,7 @@ fn two_files_that_do_not_fit_say_so_at_the_second() {
     );
     let problem = browser.text("#problem-b");
     assert!(
-        problem.contains("2 columns") && problem.contains("1 rows"),
+        problem.contains("2 columns") && problem.contains("1 row."),
         "{problem}"
     );
 }

@@ -127,7 +127,7 @@ export const strings = {
       hint: 'Choose smaller dimensions, or put a file with PUT /api/matrices.',
     }),
     mismatch: (a, b) => ({
-      message: `A has ${number(a)} columns but B has ${number(b)} rows.`,
+      message: `A has ${number(a)} column${a === 1 ? '' : 's'} but B has ${number(b)} row${b === 1 ? '' : 's'}.`,
       hint: 'These two must be equal. Choose another file for one of them.',
     }),
     notANumber: (where, text) => ({

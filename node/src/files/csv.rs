@@ -101,7 +101,10 @@ fn measure(
 fn ragged(line: u64, expected: u64, found: u64, separator: Separator) -> ApiError {
     unprocessable(
         "ragged_csv",
-        format!("line {line} has {found} fields, the first has {expected}"),
+        format!(
+            "line {line} has {found} field{}, the first has {expected}",
+            if found == 1 { "" } else { "s" }
+        ),
         format!(
             "every line needs the same number of fields, separated by {}",
             separator.name()

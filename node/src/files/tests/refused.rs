@@ -14,7 +14,7 @@ fn what_can_not_be_read_is_refused_with_its_code_and_place() {
             b"1,2\n3\n".to_vec(),
             None,
             "ragged_csv",
-            "line 2 has 1 fields, the first has 2",
+            "line 2 has 1 field, the first has 2",
         ),
         (
             Csv,
