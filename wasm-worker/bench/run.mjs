@@ -6,9 +6,8 @@
 // the run void, and the last lines say so. The page is served plainly, without cross-origin isolation.
 
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -45,7 +44,8 @@ async function main() {
   const end = new Promise((resolve) => (ended = resolve));
   const server = createServer((request, response) => serve(request, response, ended));
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const profile = mkdtempSync(join(tmpdir(), 'gemmesh-bench-'));
+  const profile = join(PEERS, 'profile');
+  rmSync(profile, { recursive: true, force: true, maxRetries: 20 });
   const address = `http://127.0.0.1:${server.address().port}/page.html?options=${encodeURIComponent(JSON.stringify(options))}`;
   const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-background-timer-throttling'];
   const child = spawn(browser, [...flags, `--user-data-dir=${profile}`, address], { stdio: 'ignore' });
@@ -57,7 +57,6 @@ async function main() {
   await left;
   server.close();
   server.closeAllConnections();
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
   if (problem) fail(1, problem);
   verdict();
   process.exit(0);
