@@ -3,7 +3,6 @@
 //! receiver slices it off without copying.
 
 use crate::message::{Header, Message};
-use crate::unpack::{UnpackError, Unpacker};
 
 /// The most bytes of a header: the manifests of both operands at their largest, and room.
 pub const HEADER_BYTES_MAX: usize = 10 << 20;
@@ -22,7 +21,7 @@ pub enum FrameError {
     Shape,
     /// The header does not decode.
     #[error("the header does not decode: {0}")]
-    Header(UnpackError),
+    Header(String),
     /// Too long.
     #[error("the frame is longer than allowed")]
     TooLong,
@@ -63,10 +62,11 @@ pub fn decode(frame: &[u8]) -> Result<(Header, usize), FrameError> {
         return Err(FrameError::TooLong);
     }
     let rest = frame.strip_prefix(&[0x92]).ok_or(FrameError::Shape)?;
-    let mut unpacker = Unpacker::new(rest, DEPTH_MAX);
-    let header: Header =
-        serde::Deserialize::deserialize(&mut unpacker).map_err(FrameError::Header)?;
-    let bin = unpacker.rest();
+    let mut bin = rest;
+    let mut deserializer = rmp_serde::Deserializer::new(&mut bin);
+    deserializer.set_max_depth(DEPTH_MAX);
+    let header: Header = serde::Deserialize::deserialize(&mut deserializer)
+        .map_err(|error| FrameError::Header(error.to_string()))?;
     let (len, start) = match *bin {
         [0xc4, len, ..] => (usize::from(len), 2),
         [0xc5, a, b, ..] => (usize::from(u16::from_be_bytes([a, b])), 3),

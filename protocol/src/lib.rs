@@ -26,5 +26,4 @@ pub mod status;
 pub mod tile;
 pub mod time;
 mod timer;
-pub mod unpack;
 mod worker;
