@@ -135,17 +135,18 @@ pub(super) fn push_f32(list: &mut List<f32>) {
     list.push(kernel!(separate_f32, "wasm simd128", Class::Separate, F32));
 }
 
-// Two fused multiply-adds a cycle of four cycles each keep 8 accumulators busy. Nine, as 3 × 3 vectors,
-// measured faster than eight, as 4 × 2, in Chromium 156 (f64 at n = 256: 88 % of the limit, not 81 %),
-// perhaps since nothing is ever exactly on time; with ten, V8 spills.
+// V8 allots 15 registers: 12 accumulators, as 6 × 2 vectors, two vectors of B and an element of A fill
+// them. Fewer are slower (Chromium 156, singles at n = 512, share of the limit: 6 × 2 100 %, 5 × 2 95 %,
+// 3 × 3 92 %, 4 × 2 88 %), more are spilled (3 × 4 70 %), and so they are where addresses are computed
+// for each load: see build.sh of the page's module.
 #[cfg(target_feature = "relaxed-simd")]
 instance!(
     relaxed_f64,
     f64,
     F64x2<true>,
-    mr = 3,
-    nv = 3,
-    rows = [3, 2, 1],
+    mr = 6,
+    nv = 2,
+    rows = [6, 4, 2, 1],
     chains = 12,
 );
 #[cfg(target_feature = "relaxed-simd")]
@@ -153,9 +154,9 @@ instance!(
     relaxed_f32,
     f32,
     F32x4<true>,
-    mr = 3,
-    nv = 3,
-    rows = [3, 2, 1],
+    mr = 6,
+    nv = 2,
+    rows = [6, 4, 2, 1],
     chains = 12,
 );
 
