@@ -3,7 +3,7 @@
 #
 #   scripts/bootstrap.sh NEED...
 #
-# Needs: rust cc wasm browser node netns python flint cross nostd deny
+# Needs: rust cc wasm browser firefox node netns python flint cross nostd deny
 # What is there is only looked at, so a second run takes a moment. Cargo's tools go to .cache/tools in
 # the checkout, so that no program of the person's is replaced; system packages come from apt-get when
 # this is Debian and we are root. Otherwise it says what is missing and how to get it, and fails.
@@ -16,6 +16,7 @@ export PATH=$tools/bin:$PATH:$HOME/.cargo/bin
 
 wasm_pack_version=0.15.1
 cargo_deny_version=0.20.2
+geckodriver_version=0.37.1
 flint_version=0.9.0
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -62,7 +63,7 @@ target() {
 # run for moments only, so it is compiled for a short compilation.
 cargo_tool() {
     local package=$1 program=$2 version=$3
-    case " $("$program" --version 2>/dev/null || true) " in
+    case " $("$program" --version 2>/dev/null | tr '\n' ' ' || true) " in
         *" $version "*) return ;;
     esac
     say "building $package $version (once, some minutes)"
@@ -113,6 +114,13 @@ need_wasm() {
 
 need_browser() {
     has chromium && has chromedriver || packages "Chromium or its driver is missing" chromium chromium-driver
+}
+
+need_firefox() {
+    need_rust
+    has firefox-esr || has firefox || packages "Firefox is missing" firefox-esr
+    cargo_tool geckodriver geckodriver "$geckodriver_version"
+    rm -rf .cache/build
 }
 
 # For the benchmark in the browser only: it fetches the libraries to compare with, and serves the page.
@@ -172,7 +180,7 @@ need_deny() {
 
 for need in "$@"; do
     case $need in
-        rust | cc | wasm | browser | node | netns | python | flint | cross | nostd | deny) "need_$need" ;;
-        *) fail "no such need: $need" "One of: rust cc wasm browser node netns python flint cross nostd deny." ;;
+        rust | cc | wasm | browser | firefox | node | netns | python | flint | cross | nostd | deny) "need_$need" ;;
+        *) fail "no such need: $need" "One of: rust cc wasm browser firefox node netns python flint cross nostd deny." ;;
     esac
 done

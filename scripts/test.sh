@@ -3,7 +3,7 @@
 #
 #   host      unit and property tests, examples of the documentation, real processes on loopback and in
 #             network namespaces, the browser, NumPy, the README
-#   wasm      the page's kernel in headless Chromium
+#   wasm      the page's kernel in headless Chromium and Firefox
 #   aarch64   the kernel's tests and the program as 64-bit Arm Linux, under qemu
 #   windows   the program compiled for Windows
 #
@@ -51,7 +51,7 @@ prepare() {
     for name in "${steps[@]}"; do
         case $name in
             host) needs+=(browser netns python) ;;
-            wasm) needs+=(browser) ;;
+            wasm) needs+=(browser firefox) ;;
             aarch64 | windows) needs+=(cross) ;;
             *)
                 printf 'no such step: %s (host, wasm, aarch64, windows)\n' "$name" >&2
@@ -69,7 +69,7 @@ table+=("$(printf '%-10s %32d s' build $((SECONDS - begin)))")
 for name in "${steps[@]}"; do
     case $name in
         host) step host 1200 cargo test --workspace --no-fail-fast --quiet ;;
-        wasm) step wasm 600 scripts/wasm-test.sh ;;
+        wasm) step wasm 900 scripts/wasm-test.sh ;;
         aarch64) step aarch64 900 scripts/cross.sh aarch64 ;;
         windows) step windows 600 scripts/cross.sh windows ;;
     esac

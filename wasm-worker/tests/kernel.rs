@@ -1,5 +1,5 @@
 //! The kernel as compute workers run it, against an oracle of three loops. Runs on the host, and in
-//! headless Chromium with each of the two builds.
+//! headless browsers with each of the two builds.
 
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, ElementType, Grid};
