@@ -286,6 +286,10 @@ const SMALL_A_BYTES: usize = if cfg!(target_arch = "wasm32") {
     640 << 10
 };
 
+/// Whether an A of any size is read where it is, if its rows are contiguous: MR rows of KC elements stay in
+/// the first-level cache while the block of B passes by, so that each is read from memory once per NC.
+const STREAMED_A: bool = cfg!(target_arch = "x86_64");
+
 /// As [`SMALL_A_BYTES`]: of B whole vectors are read, a row apart from each other, so that the
 /// first-level cache has to hold it.
 const SMALL_B_BYTES: usize = 40 << 10;
@@ -307,9 +311,11 @@ impl Plan {
         let (m, k, n) = (a.rows(), a.cols(), b.cols());
         let small =
             |x: usize, y: usize, bytes: usize| x.saturating_mul(y) <= bytes / size_of::<T>();
-        // A panel is worth its copy if it is used often.
-        let pack_a =
-            n > 2 * kernel.nr && (kernel.mr > UNPACKED_ROWS || !small(m, k, SMALL_A_BYTES));
+        // Rows of A that can be read side by side, each from end to end, need no copy. Else a panel is
+        // worth it if it is used often.
+        let in_rows = STREAMED_A && a.col_stride() == 1;
+        let in_place = kernel.mr <= UNPACKED_ROWS && (in_rows || small(m, k, SMALL_A_BYTES));
+        let pack_a = n > 2 * kernel.nr && !in_place;
         let pack_b = b.col_stride() != 1 || m > 2 * kernel.mr && !small(k, n, SMALL_B_BYTES);
         let kc = if pack_b || small(k, n, SMALL_B_BYTES) {
             limit.kc
@@ -491,8 +497,9 @@ fn five_loops<T: Scalar>(
                     }
                     n_tile
                 };
-                if depth < SHALLOW {
-                    // Loops 1 and 2 exchanged: C is written from left to right.
+                if depth < SHALLOW || STREAMED_A && !plan.pack_a {
+                    // Loops 1 and 2 exchanged: C is written from left to right, and a micro-panel of A
+                    // stays in the first-level cache while the block of B streams from the second.
                     for ir in (0..m_block).step_by(mr) {
                         let mut jr = 0;
                         while jr < n_block {

@@ -34,7 +34,7 @@ pub(crate) trait Vector<T>: Copy {
     /// As [`Self::splat`]; `to` is writable for `LANES` elements.
     unsafe fn store(self, to: *mut T);
 
-    /// Asks for the cache line at `at`, which will be read and written soon. A hint: any address does.
+    /// Asks for the cache line at `at`, which will be read soon. A hint: any address does.
     #[inline(always)]
     fn prefetch(_at: *const T) {}
 
@@ -320,9 +320,6 @@ impl<T: 'static> Kernel<T> {
 /// The most vectors across a micro-tile (NV) of any instance.
 pub(crate) const MAX_VECTORS: usize = 4;
 
-/// From this depth on a micro-tile of C is prefetched while the one above it is computed.
-const PREFETCH_DEPTH: usize = 64;
-
 /// The most elements of a micro-tile (MR·NR) of any instance.
 pub(crate) const MAX_TILE: usize = 512;
 
@@ -366,15 +363,6 @@ pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize
             for (i, row) in acc.iter_mut().enumerate() {
                 for (j, lane) in row.iter_mut().enumerate() {
                     *lane = V::load(c.add(i * row_stride + j * V::LANES));
-                }
-            }
-        }
-        // The tile below is next, if this one takes long enough to make a difference.
-        if depth >= PREFETCH_DEPTH {
-            for i in 0..MR {
-                let row = c.wrapping_add((MR + i) * row_stride);
-                for j in 0..NV {
-                    V::prefetch(row.wrapping_add(j * V::LANES));
                 }
             }
         }

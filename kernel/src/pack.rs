@@ -1,5 +1,7 @@
 //! Packing: copies a block into the order in which the micro-kernel reads it.
 
+use crate::microkernel::Vector;
+
 /// Packs a block of `lanes × depth` elements into panels of `R` lanes.
 ///
 /// For A the lanes are its rows (`R` = MR); for B they are its columns (`R` = NR).
@@ -16,7 +18,7 @@
 /// Every element of the block must be readable at `src` as above, and `dst` must have room for
 /// `ceil(lanes / R)·R·depth` elements and not overlap the block.
 #[inline(always)]
-pub(crate) unsafe fn pack<T: Copy + Default, const R: usize>(
+pub(crate) unsafe fn pack<T: Copy + Default, V: Vector<T>, const R: usize>(
     src: *const T,
     lane_stride: usize,
     depth_stride: usize,
@@ -33,7 +35,11 @@ pub(crate) unsafe fn pack<T: Copy + Default, const R: usize>(
         if whole > 0 {
             for p in 0..depth {
                 let row = src.add(p * depth_stride);
+                let ahead = row.wrapping_add(ROWS_AHEAD * depth_stride);
                 for first in (0..whole).step_by(R) {
+                    for lane in (0..R).step_by(LINE / size_of::<T>()) {
+                        V::prefetch(ahead.wrapping_add(first + lane));
+                    }
                     let from = row.add(first).cast::<[T; R]>();
                     let to = dst.add(first * depth + p * R).cast::<[T; R]>();
                     to.write_unaligned(from.read_unaligned());
@@ -75,6 +81,13 @@ pub(crate) unsafe fn pack<T: Copy + Default, const R: usize>(
         }
     }
 }
+
+/// A row is short and the next one far away, so that no hardware foresees it: this many rows further
+/// down are asked for.
+const ROWS_AHEAD: usize = 4;
+
+/// Bytes of a cache line, as far as asking for one goes.
+const LINE: usize = 64;
 
 /// The edge of the squares that are transposed in registers.
 const SQUARE: usize = 4;

@@ -139,7 +139,7 @@ macro_rules! instance {
                 dst: *mut $scalar,
             ) {
                 // SAFETY: the caller keeps the contract.
-                unsafe { crate::pack::pack::<$scalar, R>(src, lane_stride, depth_stride, lanes, depth, dst) }
+                unsafe { crate::pack::pack::<$scalar, $vector, R>(src, lane_stride, depth_stride, lanes, depth, dst) }
             }
 
             /// # Safety

@@ -219,28 +219,41 @@ instance!(avx2_separate_f64, f64, F64x4<false>, mr = 6, nv = 2, rows = [12, 6, 4
 instance!(avx2_fused_f32, f32, F32x8<true>, mr = 6, nv = 2, rows = [12, 6, 4, 2, 1], chains = 12, #[target_feature(enable = "avx2,fma")]);
 instance!(avx2_separate_f32, f32, F32x8<false>, mr = 6, nv = 2, rows = [12, 6, 4, 2, 1], chains = 12, #[target_feature(enable = "avx2,fma")]);
 
-/// The packed A (mc × kc) is at most 576 KiB, for second-level caches of 1 MiB and more; the packed B
-/// (kc × nc) is 4 MiB, or 1.5 MiB for singles. A deep kc matters most: C is read and written once per kc.
+/// Fused: MR rows of A, read where they are, take 24 KiB of the first-level cache, and the packed B
+/// (kc × nc) 768 KiB of a second level of 1 MiB or more. A deep kc matters most: C is read and written once
+/// per kc. If A has to be packed, mc × kc of it takes at most 576 KiB.
 const AVX512_F64: Blocking = Blocking {
+    mc: 144,
+    kc: 512,
+    nc: 192,
+};
+const AVX512_F32: Blocking = Blocking {
+    mc: 144,
+    kc: 1024,
+    nc: 192,
+};
+/// Separate, with its tall tiles: a panel of B (kc × NR) stays in the first-level cache, the packed A in the
+/// second, and the packed B, at most 4 MiB, beyond.
+const AVX512_SEPARATE_F64: Blocking = Blocking {
     mc: 144,
     kc: 512,
     nc: 1024,
 };
-const AVX512_F32: Blocking = Blocking {
+const AVX512_SEPARATE_F32: Blocking = Blocking {
     mc: 144,
     kc: 384,
     nc: 1024,
 };
-/// The packed A is 192 to 384 KiB: CPUs without AVX-512 may have 256 to 512 KiB of second level.
+/// The packed B is 384 KiB: CPUs without AVX-512 may have 256 to 512 KiB of second level.
 const AVX2_F64: Blocking = Blocking {
     mc: 96,
     kc: 512,
-    nc: 1024,
+    nc: 96,
 };
 const AVX2_F32: Blocking = Blocking {
     mc: 96,
     kc: 512,
-    nc: 2048,
+    nc: 192,
 };
 
 macro_rules! kernel {
@@ -269,7 +282,7 @@ pub(super) fn push_f64(list: &mut List<f64>) {
             avx512_separate_f64,
             "avx512",
             Class::Separate,
-            AVX512_F64
+            AVX512_SEPARATE_F64
         ));
     }
     let (avx2, fma) = (has!("avx2"), has!("fma"));
@@ -296,7 +309,7 @@ pub(super) fn push_f32(list: &mut List<f32>) {
             avx512_separate_f32,
             "avx512",
             Class::Separate,
-            AVX512_F32
+            AVX512_SEPARATE_F32
         ));
     }
     let (avx2, fma) = (has!("avx2"), has!("fma"));
