@@ -169,8 +169,11 @@ pub fn workspace_bytes<T: Scalar>(class: Class, rows: usize, inner: usize, cols:
     [(rows, cols), (cols, rows)]
         .into_iter()
         .map(|(m, n)| {
-            let sizes = Plan::packed(&kernel, kernel.blocking, m, inner, n);
-            let elements = sizes.mc * sizes.kc + sizes.kc * sizes.nc + MAX_TILE;
+            let Blocking { mc, kc, nc } = kernel.blocking;
+            let rows = m.min(mc).next_multiple_of(kernel.mr);
+            let deep = inner.min(kc);
+            let b = (nc.next_multiple_of(kernel.nr) * kc).min(n.next_multiple_of(kernel.nr) * deep);
+            let elements = rows * deep + b + MAX_TILE;
             elements * size_of::<T>() + 3 * size_of::<Line>()
         })
         .max()
@@ -267,7 +270,7 @@ pub fn matmul_with<T: Scalar>(
 /// How one product is cut, and what of it is packed.
 #[derive(Clone, Copy)]
 struct Plan {
-    /// Block sizes: no larger than the product, and of nearly equal blocks.
+    /// Block sizes: no larger than the product, and of nearly equal blocks; kc × nc is at most the limit's.
     mc: usize,
     kc: usize,
     nc: usize,
@@ -322,28 +325,15 @@ impl Plan {
         } else {
             limit.kc.min(UNPACKED_DEPTH)
         };
-        Self {
-            kc: even_blocks(k, kc, 1),
-            pack_a,
-            pack_b,
-            ..Self::packed(kernel, limit, m, k, n)
-        }
-    }
-
-    /// The largest blocks that any layout of the operands takes.
-    fn packed<T: Scalar>(
-        kernel: &Kernel<T>,
-        limit: Blocking,
-        m: usize,
-        k: usize,
-        n: usize,
-    ) -> Self {
+        let kc = even_blocks(k, kc, 1);
+        // A block of B that is less deep may be wider.
+        let wide = limit.nc.div_ceil(kernel.nr).saturating_mul(limit.kc) / kc;
         Self {
             mc: even_blocks(m, limit.mc, kernel.mr),
-            kc: even_blocks(k, limit.kc, 1),
-            nc: even_blocks(n, limit.nc, kernel.nr),
-            pack_a: true,
-            pack_b: true,
+            kc,
+            nc: even_blocks(n, wide.saturating_mul(kernel.nr), kernel.nr),
+            pack_a,
+            pack_b,
         }
     }
 }
