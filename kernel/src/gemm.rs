@@ -45,7 +45,7 @@ pub trait Scalar:
     const CANONICAL_NAN: Self;
 
     /// Every kernel that this device runs, the fastest first.
-    fn kernels() -> impl Iterator<Item = Kernel<Self>>;
+    fn kernels() -> impl Iterator<Item = &'static Kernel<Self>>;
 
     /// `a·b + c` with one rounding, on any device. Slow where the CPU has no such instruction.
     fn fused(a: Self, b: Self, c: Self) -> Self;
@@ -58,7 +58,7 @@ impl Scalar for f64 {
     const ZERO: Self = 0.0;
     const CANONICAL_NAN: Self = Self::from_bits(0x7ff8_0000_0000_0000);
 
-    fn kernels() -> impl Iterator<Item = Kernel<Self>> {
+    fn kernels() -> impl Iterator<Item = &'static Kernel<Self>> {
         let kernels: Kernels<Self> = arch::kernels_f64();
         kernels.into_iter().flatten()
     }
@@ -78,7 +78,7 @@ impl Scalar for f32 {
     const ZERO: Self = 0.0;
     const CANONICAL_NAN: Self = Self::from_bits(0x7fc0_0000);
 
-    fn kernels() -> impl Iterator<Item = Kernel<Self>> {
+    fn kernels() -> impl Iterator<Item = &'static Kernel<Self>> {
         let kernels: Kernels<Self> = arch::kernels_f32();
         kernels.into_iter().flatten()
     }
@@ -110,7 +110,7 @@ pub fn supports(class: Class) -> bool {
 ///
 /// # Errors
 /// `Unsupported` if there is none; the portable instance covers every class, so this does not happen.
-pub fn kernel<T: Scalar>(class: Class) -> Result<Kernel<T>, KernelError> {
+pub fn kernel<T: Scalar>(class: Class) -> Result<&'static Kernel<T>, KernelError> {
     T::kernels()
         .find(|kernel| class == Class::Any || kernel.class == class)
         .ok_or(KernelError::Unsupported { class })
@@ -197,7 +197,7 @@ pub fn matmul<T: Scalar>(
     workspace: &mut Workspace,
 ) -> Result<(), KernelError> {
     let kernel = kernel::<T>(class)?;
-    matmul_with(&kernel, kernel.blocking, accumulate, a, b, c, workspace)
+    matmul_with(kernel, kernel.blocking, accumulate, a, b, c, workspace)
 }
 
 /// [`matmul`] with a kernel and block sizes of the caller's choice.
@@ -263,6 +263,20 @@ pub fn matmul_with<T: Scalar>(
             c.transposed(),
             workspace,
         );
+    }
+    // One step of k: nothing to keep in registers, C is all there is.
+    if a.cols() == 1 && b.col_stride() == 1 && c.col_stride() == 1 {
+        // SAFETY: as for one column.
+        unsafe {
+            (kernel.outer)(
+                (a.rows(), b.cols()),
+                (a.as_ptr(), a.row_stride()),
+                b.as_ptr(),
+                (c.as_mut_ptr(), c.row_stride()),
+                accumulate,
+            );
+        }
+        return Ok(());
     }
     five_loops(kernel, blocking, accumulate, a, b, c, workspace)
 }

@@ -172,6 +172,59 @@ pub(crate) unsafe fn column<T: Copy + Default, V: Vector<T>>(
 pub(crate) type Column<T> =
     unsafe fn((usize, usize), (*const T, usize), (*const T, usize), (*mut T, usize), bool);
 
+/// `C (+)= a·b` for one step of k: `rows` elements of A, `a_row` apart, by `cols` contiguous ones of B into a C
+/// whose rows are contiguous and `c_row` apart. Each element is the chain of [`run`].
+///
+/// C is most of the memory that this touches, and is written a row at a time from end to end: tiles leave
+/// and come back to a row before it has left the processor.
+///
+/// # Safety
+/// Those elements are readable and C's writable; the CPU has the instructions of `V`.
+#[inline(always)]
+pub(crate) unsafe fn outer<T: Copy + Default, V: Vector<T>>(
+    (rows, cols): (usize, usize),
+    (a, a_row): (*const T, usize),
+    b: *const T,
+    (c, c_row): (*mut T, usize),
+    load: bool,
+) {
+    const { assert!(V::LANES <= MAX_LANES) }
+    let whole = cols / V::LANES * V::LANES;
+    let rest = cols - whole;
+    // SAFETY: every access is to a row below `rows` and a column below `cols`; the columns that fill no vector
+    // go through `last` and `lanes`, which hold one.
+    unsafe {
+        let zero = V::splat(T::default());
+        let mut last = [T::default(); MAX_LANES];
+        for (j, lane) in last[..rest].iter_mut().enumerate() {
+            *lane = *b.add(whole + j);
+        }
+        for i in 0..rows {
+            let element = V::splat(*a.add(i * a_row));
+            let row = c.add(i * c_row);
+            for j in (0..whole).step_by(V::LANES) {
+                let sum = if load { V::load(row.add(j)) } else { zero };
+                V::multiply_add(element, V::load(b.add(j)), sum).store(row.add(j));
+            }
+            let mut lanes = [T::default(); MAX_LANES];
+            for (j, lane) in lanes[..rest].iter_mut().enumerate() {
+                if load {
+                    *lane = *row.add(whole + j);
+                }
+            }
+            let sum = V::load(lanes.as_ptr());
+            V::multiply_add(element, V::load(last.as_ptr()), sum).store(lanes.as_mut_ptr());
+            for (j, lane) in lanes[..rest].iter().enumerate() {
+                *row.add(whole + j) = *lane;
+            }
+        }
+    }
+}
+
+/// See [`outer()`].
+pub(crate) type Outer<T> =
+    unsafe fn((usize, usize), (*const T, usize), *const T, (*mut T, usize), bool);
+
 /// Block sizes of the five loops (see [`crate::gemm`]). They change speed, never bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocking {
@@ -230,6 +283,8 @@ pub struct Kernel<T: 'static> {
     pub(crate) pack_vector: Pack<T>,
     /// For a C of one column, if that is faster.
     pub(crate) column: Option<Column<T>>,
+    /// For one step of k.
+    pub(crate) outer: Outer<T>,
     pub(crate) peak: fn(u64) -> u64,
 }
 
@@ -241,6 +296,8 @@ pub(crate) struct Functions<T: 'static> {
     /// For A, for B, and for columns of B that fill one vector.
     pub(crate) pack: [Pack<T>; 3],
     pub(crate) column: Option<Column<T>>,
+    /// For one step of k.
+    pub(crate) outer: Outer<T>,
     pub(crate) peak: fn(u64) -> u64,
 }
 
@@ -251,7 +308,8 @@ impl<T: Scalar> Kernel<T> {
     /// This CPU can execute all of the functions; the packing is [`pack`](crate::pack::pack) for MR, NR
     /// and `lanes` lanes; `direct` keeps the contract of [`run`] for its rows, the last of which is 1;
     /// `run[v - 1]` keeps the contract of [`run`] for MR rows and `v` vectors of `lanes` elements out of
-    /// panels of NR columns; and `column` keeps that of [`column()`].
+    /// panels of NR columns; and `column` and `outer` keep those of [`column()`]
+    /// and [`outer()`].
     pub(crate) const unsafe fn new<const MR: usize, const NR: usize>(
         name: &'static str,
         class: Class,
@@ -264,6 +322,7 @@ impl<T: Scalar> Kernel<T> {
             direct,
             pack: [pack_a, pack_b, pack_vector],
             column,
+            outer,
             peak,
         } = functions;
         assert!(
@@ -295,6 +354,7 @@ impl<T: Scalar> Kernel<T> {
             pack_b,
             pack_vector,
             column,
+            outer,
             peak,
         }
     }

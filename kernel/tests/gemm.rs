@@ -123,7 +123,7 @@ fn every_small_shape<T: Bits>() {
                         LAYOUTS[turn / 9 % 3],
                     ];
                     check(
-                        &kernel,
+                        kernel,
                         kernel.blocking(),
                         (m, k, n),
                         layouts,
@@ -131,7 +131,7 @@ fn every_small_shape<T: Bits>() {
                         &mut workspace,
                     );
                     check(
-                        &kernel,
+                        kernel,
                         kernel.blocking(),
                         (m, k, n),
                         [Layout::Rows; 3],
@@ -154,6 +154,44 @@ fn every_instance_computes_every_small_shape_f32() {
     every_small_shape::<f32>();
 }
 
+fn every_single_step<T: Bits>() {
+    let mut workspace = Workspace::new();
+    for kernel in T::kernels().filter(|kernel| kernel.class() != Class::Any) {
+        for n in [15, 16, 17, 31, 32, 33, 47, 64, 70] {
+            for accumulate in [false, true] {
+                for layouts in [
+                    [Layout::Rows; 3],
+                    [Layout::Spaced, Layout::Rows, Layout::Rows],
+                    [Layout::Columns; 3],
+                ] {
+                    check(
+                        kernel,
+                        kernel.blocking(),
+                        (5, 1, n),
+                        layouts,
+                        accumulate,
+                        &mut workspace,
+                    );
+                    check(
+                        kernel,
+                        kernel.blocking(),
+                        (n, 1, 5),
+                        layouts,
+                        accumulate,
+                        &mut workspace,
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_step_of_k_in_every_layout() {
+    every_single_step::<f64>();
+    every_single_step::<f32>();
+}
+
 fn every_single_column<T: Bits>() {
     let mut workspace = Workspace::new();
     for kernel in T::kernels() {
@@ -163,14 +201,7 @@ fn every_single_column<T: Bits>() {
                     let layouts = [Layout::Rows, b, LAYOUTS[(at + m) % 3]];
                     for accumulate in [false, true] {
                         let (shape, blocking) = ((m, k, 1), kernel.blocking());
-                        check(
-                            &kernel,
-                            blocking,
-                            shape,
-                            layouts,
-                            accumulate,
-                            &mut workspace,
-                        );
+                        check(kernel, blocking, shape, layouts, accumulate, &mut workspace);
                     }
                 }
             }
@@ -184,7 +215,7 @@ fn every_single_column<T: Bits>() {
             let mut c = vec![T::nan(); m];
             let out = MatMut::row_major(&mut c, m, 1).unwrap();
             let blocking = kernel.blocking();
-            matmul_with(&kernel, blocking, false, left, right, out, &mut workspace).unwrap();
+            matmul_with(kernel, blocking, false, left, right, out, &mut workspace).unwrap();
             for (i, &found) in c.iter().enumerate() {
                 let mut chain = T::ZERO;
                 for (p, &b) in b.iter().enumerate() {
@@ -239,7 +270,7 @@ fn every_layout_and_blocking<T: Bits>() {
                 for b in LAYOUTS {
                     for c in LAYOUTS {
                         check(
-                            &kernel,
+                            kernel,
                             blocking,
                             (26, 35, 33),
                             [a, b, c],
@@ -250,7 +281,7 @@ fn every_layout_and_blocking<T: Bits>() {
                 }
             }
             check(
-                &kernel,
+                kernel,
                 blocking,
                 (61, 130, 47),
                 [Layout::Rows; 3],
@@ -297,7 +328,7 @@ fn instances_of_a_class_agree_over_the_whole_range_of_exponents() {
                 for kernel in T::kernels().filter(|kernel| kernel.class() == class) {
                     let mut c = vec![T::nan(); m * n];
                     matmul_with(
-                        &kernel,
+                        kernel,
                         Blocking {
                             kc: 1 + round,
                             ..kernel.blocking()
@@ -329,7 +360,7 @@ fn fused_rounds_once_and_separate_twice() {
     for kernel in f64::kernels().filter(|kernel| kernel.class() != Class::Any) {
         let mut c = [-(1.0 + 2.0 * e)];
         matmul_with(
-            &kernel,
+            kernel,
             kernel.blocking(),
             true,
             MatRef::row_major(&a, 1, 1).unwrap(),
@@ -360,7 +391,7 @@ fn nan_and_infinities_follow_ieee_754_and_stay_in_their_rows_and_columns() {
         (a[3 * k + 5], a[7 * k + 1], b[2 * n + 11]) = (f64::NAN, f64::INFINITY, f64::NEG_INFINITY);
         let mut c = vec![0.0; m * n];
         matmul_with(
-            &kernel,
+            kernel,
             kernel.blocking(),
             false,
             MatRef::row_major(&a, m, k).unwrap(),
@@ -460,7 +491,7 @@ fn wrong_shapes_are_typed_errors_and_leave_c_alone() {
     };
     let view = MatMut::row_major(&mut c, 3, 3).unwrap();
     shape(matmul_with(
-        &kernel(Class::Any).unwrap(),
+        kernel(Class::Any).unwrap(),
         none,
         false,
         a,
@@ -561,7 +592,7 @@ proptest! {
         let kernels: Vec<_> = f64::kernels().filter(|kernel| kernel.class() != Class::Any).collect();
         let kernel = kernels[pick % kernels.len()];
         if let Ok(view) = MatMut::new(&mut found, m, n, crs, ccs) {
-            matmul_with(&kernel, kernel.blocking(), accumulate, a, b, view, &mut Workspace::new()).unwrap();
+            matmul_with(kernel, kernel.blocking(), accumulate, a, b, view, &mut Workspace::new()).unwrap();
             let view = MatMut::new(&mut expected, m, n, crs, ccs).unwrap();
             naive::matmul(kernel.class(), accumulate, a, b, view).unwrap();
             prop_assert!(found.iter().zip(&expected).all(|(&x, &y)| x.same(y)), "{} {:?}", kernel.name(), kernel.class());
@@ -582,10 +613,10 @@ proptest! {
         // One kernel a case, never the software one alone: it is slow.
         let doubles: Vec<_> = f64::kernels().filter(|kernel| kernel.class() != Class::Any).collect();
         let kernel = doubles[pick % doubles.len()];
-        check(&kernel, kernel.blocking(), (m, k, n), layouts, accumulate, &mut workspace);
+        check(kernel, kernel.blocking(), (m, k, n), layouts, accumulate, &mut workspace);
         let singles: Vec<_> = f32::kernels().filter(|kernel| kernel.class() != Class::Any).collect();
         let kernel = singles[pick % singles.len()];
-        check(&kernel, kernel.blocking(), (m, k, n), layouts, accumulate, &mut workspace);
+        check(kernel, kernel.blocking(), (m, k, n), layouts, accumulate, &mut workspace);
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn honest_products_of_every_kernel<T: Float>() {
                 let right = MatRef::row_major(&b, inner, cols).unwrap();
                 let out = MatMut::row_major(&mut c, rows, cols).unwrap();
                 matmul_with(
-                    &kernel,
+                    kernel,
                     kernel.blocking(),
                     false,
                     left,

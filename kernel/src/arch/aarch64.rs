@@ -131,14 +131,16 @@ const F32: Blocking = Blocking {
 
 macro_rules! kernel {
     ($module:ident, $class:expr, $blocking:expr) => {
-        // SAFETY: NEON is part of the baseline; `run` is the generic micro-kernel.
-        unsafe {
-            Kernel::new::<{ $module::MR }, { $module::NR }>(
-                "neon",
-                $class,
-                $blocking,
-                $module::FUNCTIONS,
-            )
+        const {
+            // SAFETY: NEON is part of the baseline; `run` is the generic micro-kernel.
+            &unsafe {
+                Kernel::new::<{ $module::MR }, { $module::NR }>(
+                    "neon",
+                    $class,
+                    $blocking,
+                    $module::FUNCTIONS,
+                )
+            }
         }
     };
 }

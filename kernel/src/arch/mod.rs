@@ -21,7 +21,7 @@ use crate::microkernel::Kernel;
 pub(crate) const MAX_KERNELS: usize = 6;
 
 /// Kernels of one device, the fastest first.
-pub(crate) type Kernels<T> = [Option<Kernel<T>>; MAX_KERNELS];
+pub(crate) type Kernels<T> = [Option<&'static Kernel<T>>; MAX_KERNELS];
 
 /// Collects kernels in order.
 struct List<T: 'static> {
@@ -37,7 +37,7 @@ impl<T: 'static> List<T> {
         }
     }
 
-    fn push(&mut self, kernel: Kernel<T>) {
+    fn push(&mut self, kernel: &'static Kernel<T>) {
         self.kernels[self.len] = Some(kernel);
         self.len += 1;
     }
@@ -156,6 +156,20 @@ macro_rules! instance {
                 unsafe { microkernel::column::<$scalar, $vector>(sizes, a, b, c, load) }
             }
 
+            /// # Safety
+            /// As [`microkernel::outer`].
+            $(#[$attribute])*
+            unsafe fn outer(
+                sizes: (usize, usize),
+                a: (*const $scalar, usize),
+                b: *const $scalar,
+                c: (*mut $scalar, usize),
+                load: bool,
+            ) {
+                // SAFETY: the caller keeps the contract.
+                unsafe { microkernel::outer::<$scalar, $vector>(sizes, a, b, c, load) }
+            }
+
             const fn least(v: usize) -> usize {
                 if v < $nv { v } else { $nv }
             }
@@ -179,6 +193,7 @@ macro_rules! instance {
                 )),*],
                 pack: [pack::<MR>, pack::<NR>, pack::<LANES>],
                 column: if <$vector as Vector<$scalar>>::SQUARES { Some(column) } else { None },
+                outer,
                 peak,
             };
 

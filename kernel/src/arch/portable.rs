@@ -78,14 +78,16 @@ pub(crate) const NAME: &str = "portable";
 
 macro_rules! kernel {
     ($module:ident, $class:expr) => {
-        // SAFETY: no instruction beyond the target's baseline; `run` is the generic micro-kernel.
-        unsafe {
-            Kernel::new::<{ $module::MR }, { $module::NR }>(
-                NAME,
-                $class,
-                BLOCKING,
-                $module::FUNCTIONS,
-            )
+        const {
+            // SAFETY: no instruction beyond the target's baseline; `run` is the generic micro-kernel.
+            &unsafe {
+                Kernel::new::<{ $module::MR }, { $module::NR }>(
+                    NAME,
+                    $class,
+                    BLOCKING,
+                    $module::FUNCTIONS,
+                )
+            }
         }
     };
 }

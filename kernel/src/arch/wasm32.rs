@@ -98,40 +98,42 @@ const F32: Blocking = Blocking {
     nc: 504,
 };
 
+/// The name of the instance with relaxed multiply-adds.
+#[cfg(target_feature = "relaxed-simd")]
+const RELAXED: &str = "wasm simd128+relaxed";
+
 macro_rules! kernel {
     ($module:ident, $name:expr, $class:expr, $blocking:expr) => {
-        // SAFETY: a module with instructions that the engine lacks is not instantiated at all; `run`
-        // is the generic micro-kernel.
-        unsafe {
-            Kernel::new::<{ $module::MR }, { $module::NR }>(
-                $name,
-                $class,
-                $blocking,
-                $module::FUNCTIONS,
-            )
+        const {
+            // SAFETY: a module with instructions that the engine lacks is not instantiated at all; `run`
+            // is the generic micro-kernel.
+            &unsafe {
+                Kernel::new::<{ $module::MR }, { $module::NR }>(
+                    $name,
+                    $class,
+                    $blocking,
+                    $module::FUNCTIONS,
+                )
+            }
         }
     };
 }
 
 pub(super) fn push_f64(list: &mut List<f64>) {
     #[cfg(target_feature = "relaxed-simd")]
-    list.push(kernel!(
-        relaxed_f64,
-        "wasm simd128+relaxed",
-        relaxed_class(),
-        F64
-    ));
+    list.push(match relaxed_class() {
+        Class::Fused => kernel!(relaxed_f64, RELAXED, Class::Fused, F64),
+        _ => kernel!(relaxed_f64, RELAXED, Class::Any, F64),
+    });
     list.push(kernel!(separate_f64, "wasm simd128", Class::Separate, F64));
 }
 
 pub(super) fn push_f32(list: &mut List<f32>) {
     #[cfg(target_feature = "relaxed-simd")]
-    list.push(kernel!(
-        relaxed_f32,
-        "wasm simd128+relaxed",
-        relaxed_class(),
-        F32
-    ));
+    list.push(match relaxed_class() {
+        Class::Fused => kernel!(relaxed_f32, RELAXED, Class::Fused, F32),
+        _ => kernel!(relaxed_f32, RELAXED, Class::Any, F32),
+    });
     list.push(kernel!(separate_f32, "wasm simd128", Class::Separate, F32));
 }
 

@@ -258,14 +258,16 @@ const AVX2_F32: Blocking = Blocking {
 
 macro_rules! kernel {
     ($module:ident, $name:expr, $class:expr, $blocking:expr) => {
-        // SAFETY: `push_*` asked the CPU before; `run` is the generic micro-kernel.
-        unsafe {
-            Kernel::new::<{ $module::MR }, { $module::NR }>(
-                $name,
-                $class,
-                $blocking,
-                $module::FUNCTIONS,
-            )
+        const {
+            // SAFETY: `push_*` asked the CPU before; `run` is the generic micro-kernel.
+            &unsafe {
+                Kernel::new::<{ $module::MR }, { $module::NR }>(
+                    $name,
+                    $class,
+                    $blocking,
+                    $module::FUNCTIONS,
+                )
+            }
         }
     };
 }

@@ -292,10 +292,10 @@ pub fn floats_have_the_recorded_bits<T: Sample>() {
     for class in [Class::Fused, Class::Separate] {
         for kernel in T::kernels().filter(|kernel| kernel.class() == class) {
             let hash = (0..CASES).fold(0, |hash, case| {
-                fold(hash, Case::new(case).by_kernel(&kernel, &mut workspace))
+                fold(hash, Case::new(case).by_kernel(kernel, &mut workspace))
             });
             if hash != T::recorded(class) {
-                differ(&kernel, hash, &mut workspace);
+                differ(kernel, hash, &mut workspace);
             }
         }
     }
