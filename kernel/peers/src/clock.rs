@@ -31,8 +31,21 @@ pub fn cpu_seconds() -> f64 {
 /// Turns at least this long, so that the clock's steps do not show.
 const TURN: f64 = 0.004;
 
-/// The best seconds of each runner over at least three rounds of turns and about `budget` for each.
+/// The best seconds of each runner; see [`turns`].
 pub fn race(runners: &mut [&mut dyn Runner], budget: Duration) -> Vec<f64> {
+    let best = |turns: Vec<f64>| turns.into_iter().fold(f64::INFINITY, f64::min);
+    turns(runners, budget).into_iter().map(best).collect()
+}
+
+/// The middle one of some numbers.
+pub fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+/// The seconds of each runner's turns, over at least three rounds and about `budget` for each. A round goes
+/// through the runners in order.
+pub fn turns(runners: &mut [&mut dyn Runner], budget: Duration) -> Vec<Vec<f64>> {
     // The first turn also warms caches, allocates workspaces and brings the clock frequency up.
     let times: Vec<u32> = runners
         .iter_mut()
@@ -42,14 +55,18 @@ pub fn race(runners: &mut [&mut dyn Runner], budget: Duration) -> Vec<f64> {
             (TURN / once.max(1e-9)).ceil().clamp(1.0, 1e6) as u32
         })
         .collect();
-    let mut best = vec![f64::INFINITY; runners.len()];
+    let mut turns = vec![Vec::new(); runners.len()];
     let (start, limit) = (Instant::now(), budget * runners.len() as u32);
     let mut rounds = 0;
     while rounds < 3 || start.elapsed() < limit {
-        for ((runner, &times), best) in runners.iter_mut().zip(&times).zip(&mut best) {
-            *best = best.min(runner.turn(times));
+        for ((runner, &times), turns) in runners.iter_mut().zip(&times).zip(&mut turns) {
+            // What ran before has left its data in the caches; a long turn does not notice.
+            if times > 1 {
+                runner.turn(1);
+            }
+            turns.push(runner.turn(times));
         }
         rounds += 1;
     }
-    best
+    turns
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use gemmesh_kernel::peak::multiply_adds;
 use gemmesh_kernel::{Class, MatMut, MatRef, Scalar, Workspace, matmul};
 
-use crate::clock::{Here, Runner, cpu_seconds, race};
+use crate::clock::{Here, Runner, cpu_seconds, median, turns};
+use crate::memory::filled;
 use crate::python::Python;
 use crate::table::{Table, Voids};
 
@@ -111,9 +112,9 @@ const SHAPES: [Shape; 16] = [
 ];
 
 fn operand<T: Float>(len: usize, salt: usize) -> Vec<T> {
-    (0..len)
-        .map(|i| T::of(((i + salt) * 7919 % 1009) as f64 / 1009.0 - 0.5))
-        .collect()
+    filled(len, |i| {
+        T::of(((i + salt) * 7919 % 1009) as f64 / 1009.0 - 0.5)
+    })
 }
 
 /// One table.
@@ -130,6 +131,7 @@ pub fn table<T: Float>(
             "limit",
             "gemmesh",
             "of limit",
+            "at its clock",
             "gemm",
             "matrixmultiply",
             "OpenBLAS",
@@ -164,19 +166,30 @@ pub fn table<T: Float>(
         let mut gemm = Here(|| T::gemm(shape, &a, &b, &mut gemms));
         let mut matrixmultiply = Here(|| T::matrixmultiply(shape, &a, &b, &mut matrixmultiplys));
         let mut runners: Vec<&mut dyn Runner> =
-            vec![&mut limit, &mut gemmesh, &mut gemm, &mut matrixmultiply];
+            vec![&mut gemmesh, &mut limit, &mut gemm, &mut matrixmultiply];
         if let Some(python) = python {
             python
                 .ask(&format!("prepare {} {m} {k} {n}", T::NAME))
                 .expect("NumPy prepares");
             runners.push(python);
         }
-        let seconds = race(&mut runners, budget);
+        let turns = turns(&mut runners, budget);
         drop(runners);
         check(shape, &ours, &gemms, &matrixmultiplys);
         let operations = (2 * m * k * n) as f64;
-        let limit = multiply_adds::<T>(ITERATIONS) as f64 / seconds[0] / 1e9;
-        let speeds: Vec<f64> = seconds[1..].iter().map(|s| operations / s / 1e9).collect();
+        let multiply_adds = multiply_adds::<T>(ITERATIONS) as f64;
+        // A clock that gives way to the power that full load takes does so for the limit too, if its turn is
+        // the next one.
+        let at_its_clock = turns[0].iter().zip(&turns[1]);
+        let at_its_clock =
+            at_its_clock.map(|(ours, limit)| operations / ours / (multiply_adds / limit));
+        let at_its_clock = median(at_its_clock.collect());
+        let best = |turns: &Vec<f64>| turns.iter().copied().fold(f64::INFINITY, f64::min);
+        let limit = multiply_adds / best(&turns[1]) / 1e9;
+        let others = turns.iter().enumerate().filter(|(at, _)| *at != 1);
+        let speeds: Vec<f64> = others
+            .map(|(_, turns)| operations / best(turns) / 1e9)
+            .collect();
         let best = speeds[1..].iter().copied().fold(0.0, f64::max);
         for (best, &speed) in best_of_peers.iter_mut().zip(&speeds[1..]) {
             *best = best.max(speed);
@@ -186,6 +199,7 @@ pub fn table<T: Float>(
             format!("{limit:.1}"),
             format!("{:.2}", speeds[0]),
             format!("{:.0} %", 100.0 * speeds[0] / limit),
+            format!("{:.0} %", 100.0 * at_its_clock),
         ];
         row.extend((1..4).map(|peer| {
             speeds

@@ -9,6 +9,7 @@
 mod clock;
 mod exact;
 mod floats;
+mod memory;
 mod python;
 mod table;
 mod verify;

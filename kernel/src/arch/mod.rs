@@ -4,9 +4,9 @@ mod portable;
 mod widest;
 
 pub(crate) use portable::NAME as PORTABLE;
-pub(crate) use widest::widest;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use widest::{Level, level};
+pub(crate) use widest::{prefetch, widest};
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

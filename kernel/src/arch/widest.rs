@@ -68,3 +68,17 @@ macro_rules! widest {
     };
 }
 pub(crate) use widest;
+
+/// Asks for the cache line at `at`, which will be read soon. A hint: any address does, and there are CPUs
+/// where it does nothing.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint that never faults; every CPU of this architecture has it.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}

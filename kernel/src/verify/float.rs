@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Verdict;
-use crate::arch::widest;
+use crate::arch::{prefetch, widest};
 use crate::matrix::{KernelError, resize};
 use crate::random::ChaCha;
 use crate::tile::Placement;
@@ -397,6 +397,9 @@ widest! {
 /// n / 32 additions and 6 more, which is at most n + [`EXTRA_TERMS`].
 const LANES: usize = 32;
 
+/// Bytes by which memory is asked for before it is read: the next row, which is another page.
+const AHEAD: usize = 4096;
+
 /// [`dot`]; the weight is |x| unless `WEIGHTED`.
 #[inline(always)]
 fn lanes<B: Bytes, const WEIGHTED: bool>(elements: &[B], x: &[f64], z: &[f64]) -> (f64, f64) {
@@ -405,6 +408,10 @@ fn lanes<B: Bytes, const WEIGHTED: bool>(elements: &[B], x: &[f64], z: &[f64]) -
     let (x, x_rest) = x.as_chunks::<LANES>();
     let (z, z_rest) = z.as_chunks::<LANES>();
     for ((elements, x), z) in elements.iter().zip(x).zip(z) {
+        let ahead = elements.as_ptr().wrapping_byte_add(AHEAD);
+        for at in (0..size_of_val(elements)).step_by(64) {
+            prefetch(ahead.wrapping_byte_add(at));
+        }
         // A loop that only converts, over one plain array: of that, compilers make vectors.
         let mut doubles = [0.0; LANES];
         for lane in 0..LANES {
