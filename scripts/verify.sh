@@ -23,6 +23,8 @@ check() {
 
 check "format" cargo fmt --all --check
 check "lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+check "format and lints, kernel/peers" bash -c 'cargo fmt --check --manifest-path kernel/peers/Cargo.toml &&
+    cargo clippy --manifest-path kernel/peers/Cargo.toml --target-dir target/peers --all-targets --locked --quiet -- -D warnings'
 check "lints, wasm" cargo clippy -p gemmesh-wasm-worker --target wasm32-unknown-unknown --locked --quiet -- -D warnings
 # Private items are documented too, for who works on this; so links to them are fine.
 check "documentation" env RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items --locked --quiet

@@ -6,6 +6,11 @@
 //! lanes run along a row of C: A is broadcast, B is loaded as vectors. A C of one column has no rows to
 //! speak of; there lanes run along the column, and A is turned in registers.
 //!
+//! On x86-64 contiguous rows of A are not packed: a micro-panel of them is read where it is and stays in the
+//! first-level cache, while the whole packed block of B, small enough for the second level, streams past it.
+//! Elsewhere, and where A has to be packed, the roles are the usual ones: a micro-panel of B stays, the packed
+//! block of A streams.
+//!
 //! Every element is one ascending chain (see the crate's documentation), so all block sizes and all
 //! instances of a class give the same bits.
 
