@@ -62,6 +62,7 @@ mod microkernel;
 pub mod modular;
 pub mod naive;
 mod pack;
+mod pairs;
 pub mod peak;
 mod random;
 pub mod tile;

@@ -275,6 +275,11 @@ impl<'a, T> MatRef<'a, T> {
     pub(crate) fn as_ptr(&self) -> *const T {
         self.data.as_ptr()
     }
+
+    /// What the strides count in.
+    pub(crate) fn data(&self) -> &'a [T] {
+        self.data
+    }
 }
 
 impl<T: Copy> MatRef<'_, T> {

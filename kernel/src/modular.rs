@@ -1,22 +1,30 @@
 //! Products of words modulo any number, for masking and coding: elements are `u64` below the modulus m.
 //!
-//! Which way is taken depends on m alone. Residues are balanced, |x| <= m/2, so that sums stay small:
+//! Residues are balanced, |x| <= m/2, so that sums stay small:
 //!
 //! | m | way |
 //! |---|---|
+//! | up to 2^21 | one or three products of digits, as products of 16-bit numbers |
 //! | up to about 2^24 | one product in `f64`, where as many terms as stay below 2^53 are summed before a reduction |
 //! | below 2^32 | B = B1·2^s + B0: two such products |
-//! | the rest | the exact product of [`crate::exact`], by the Chinese remainder theorem, and then its remainder |
+//! | any | one product of 16-bit numbers for each of the primes of 12 bits that the sums need, put together modulo m by the Chinese remainder theorem |
 //!
-//! Source of the first: Dumas, Giorgi, Pernet, *Dense Linear Algebra over Word-Size Prime Fields: the
+//! Of the ways that are possible it is the one of least cost, in products in `f64`: the number of products of
+//! 16-bit numbers over how many of those the device does in the time of one in `f64`.
+//!
+//! Source of the second: Dumas, Giorgi, Pernet, *Dense Linear Algebra over Word-Size Prime Fields: the
 //! FFLAS and FFPACK Packages*, ACM TOMS 35(3), 2008 (delayed reduction).
+//! Of the last: Bernstein, *Multidigit modular multiplication with the explicit Chinese remainder theorem*, 1995.
 
 use alloc::vec::Vec;
 
 use crate::arch::widest;
-use crate::exact::{ResidueProduct, Sizes, output_limbs};
 use crate::gemm::{Class, Workspace, matmul as matmul_f64};
+use crate::integer::ceil_log2;
 use crate::matrix::{KernelError, MatMut, MatRef, product, resize, same};
+use crate::pairs::crt::{PairProduct, Problem};
+use crate::pairs::short::{Digits, ShortProduct};
+use crate::pairs::{self, Operand, basis};
 
 /// Memory that later products use again.
 #[derive(Debug, Default)]
@@ -25,9 +33,9 @@ pub struct Scratch {
     /// The low and the high part of B, and of C.
     b: [Vec<f64>; 2],
     c: [Vec<f64>; 2],
-    words: [Vec<u64>; 2],
-    bytes: Vec<u8>,
-    residues: Option<ResidueProduct>,
+    words: Vec<u64>,
+    short: Option<ShortProduct>,
+    pairs: Option<PairProduct>,
     workspace: Workspace,
 }
 
@@ -41,9 +49,9 @@ impl Scratch {
 /// `C = A·B mod m`, or `C += A·B mod m` if `accumulate`, for any m from 2.
 ///
 /// A is rows × inner, B is inner × cols, C is rows × cols, with any strides; every element of A and B
-/// (and of C if `accumulate`) is below m, and so is the result. Cost: 2·rows·inner·cols operations once
-/// below 2^24, twice below 2^32, and about bits/11 times (2·bits + log2(inner))/23 above, whichever way
-/// the exact product goes there; and a few passes over A, B and C.
+/// (and of C if `accumulate`) is below m, and so is the result. Cost: 2·rows·inner·cols operations in
+/// `f64` once below 2^24 and twice below 2^32, or (2·log2(m) + log2(inner))/12 times as products of 16-bit
+/// numbers; and as many conversions of each element.
 ///
 /// # Errors
 /// `Range` if m < 2 or an element is not below m; `Shape` if the sizes do not agree; `OutOfMemory`. C is
@@ -76,9 +84,10 @@ pub fn matmul(
         }
         return Ok(());
     }
-    match Way::of(m) {
+    match Way::of(m, rows, inner, cols) {
+        Way::Digits(digits) => in_digits(m, digits, accumulate, a, b, c, scratch),
         Way::Floats(ring) => in_floats(&ring, accumulate, a, b, c, scratch),
-        Way::Residues => by_residues(m, accumulate, a, b, c, scratch),
+        Way::Pairs(bits) => by_pairs(m, bits, accumulate, a, b, c, scratch),
     }
 }
 
@@ -121,21 +130,36 @@ widest! {
 }
 
 enum Way {
+    Digits(Digits),
     Floats(Ring),
-    Residues,
+    /// By primes, for results below 2^bits in magnitude.
+    Pairs(u32),
 }
 
 impl Way {
-    fn of(m: u64) -> Self {
+    /// The way of least cost, relative to a product in `f64`.
+    fn of(m: u64, rows: usize, inner: usize, cols: usize) -> Self {
+        let kernel = pairs::kernel();
+        let cost = |products: usize| kernel.cost(products, rows, cols);
+        let half = u128::from(m / 2);
+        let bits = 128 - (half * half).leading_zeros() + ceil_log2(inner);
+        let by_pairs = basis::needed(bits).map_or(f64::INFINITY, cost);
         if m >= 1 << 32 {
-            return Self::Residues;
+            return Self::Pairs(bits);
         }
         let whole = Ring::new(m, None);
-        if whole.terms >= 128 {
-            return Self::Floats(whole);
+        let (floats, ring): (f64, Ring) = if whole.terms >= 128 {
+            (1.0, whole)
+        } else {
+            let bits = 64 - m.leading_zeros();
+            (2.0, Ring::new(m, Some(bits / 2)))
+        };
+        let best = floats.min(by_pairs);
+        match Digits::new(m) {
+            Some(digits) if cost(digits.planes()) < best => Self::Digits(digits),
+            _ if by_pairs < floats => Self::Pairs(bits),
+            _ => Self::Floats(ring),
         }
-        let bits = 64 - m.leading_zeros();
-        Self::Floats(Ring::new(m, Some(bits / 2)))
     }
 }
 
@@ -278,7 +302,7 @@ fn in_floats(
         resize(&mut scratch.b[part], in_b, 0.0)?;
         resize(&mut scratch.c[part], out, 0.0)?;
     }
-    let buffer = &mut scratch.words[0];
+    let buffer = &mut scratch.words;
     let mut all = true;
     for (i, to) in scratch.a.chunks_exact_mut(inner).enumerate() {
         all &= floats(row_of(&a, i, buffer)?, ring.word, to);
@@ -352,8 +376,42 @@ fn put_row(
     Ok(())
 }
 
-fn by_residues(
+fn by_pairs(
     m: u64,
+    bits: u32,
+    accumulate: bool,
+    a: MatRef<'_, u64>,
+    b: MatRef<'_, u64>,
+    mut c: MatMut<'_, u64>,
+    scratch: &mut Scratch,
+) -> Result<(), KernelError> {
+    // Balanced residues as two's complement.
+    let width = 65 - (m / 2).leading_zeros();
+    let problem = Problem {
+        rows: a.rows(),
+        cols: b.cols(),
+        bits,
+        a_bits: width.min(64),
+        b_bits: width.min(64),
+        modulus: Some(m),
+    };
+    let product = match &mut scratch.pairs {
+        Some(product) => {
+            product.reset(problem)?;
+            product
+        }
+        none => none.insert(PairProduct::new(pairs::kernel(), problem)?),
+    };
+    let (left, right) = (Operand::words(a, m), Operand::words(b.transposed(), m));
+    if !product.accumulate(&left, &right)? {
+        return Err(TOO_LARGE);
+    }
+    product.finish_words(accumulate, &mut c)
+}
+
+fn in_digits(
+    m: u64,
+    digits: Digits,
     accumulate: bool,
     a: MatRef<'_, u64>,
     b: MatRef<'_, u64>,
@@ -361,121 +419,32 @@ fn by_residues(
     scratch: &mut Scratch,
 ) -> Result<(), KernelError> {
     let (rows, inner, cols) = (a.rows(), a.cols(), b.cols());
-    // Balanced residues as two's complement: at most m/2 in magnitude.
-    let bits = 64 - (m / 2).leading_zeros();
-    let sizes = Sizes {
-        rows,
-        cols,
-        inner,
-        a_limbs: 1,
-        b_limbs: 1,
-        c_limbs: output_limbs(bits, bits, inner),
-        a_bits: bits,
-        b_bits: bits,
-    };
-    check(&a, m)?;
-    check(&b, m)?;
-    let mut buffer = Vec::new();
-    let [left, right] = &mut scratch.words;
-    for (x, to) in [(&a, left), (&b, right)] {
-        resize(to, product("elements", &[x.rows(), x.cols()])?, 0)?;
-        for (i, to) in to.chunks_exact_mut(x.cols()).enumerate() {
-            for (to, &x) in to.iter_mut().zip(row_of(x, i, &mut buffer)?) {
-                *to = if x > m / 2 { x.wrapping_sub(m) } else { x };
-            }
-        }
+    let step = inner.div_ceil(inner.div_ceil(digits.terms));
+    if step < inner {
+        // C is not touched by a product that is refused.
+        check(&a, m)?;
+        check(&b, m)?;
     }
-    let residues = match &mut scratch.residues {
-        Some(residues) => {
-            residues.reset(sizes)?;
-            residues
-        }
-        none => none.insert(ResidueProduct::new(sizes)?),
-    };
-    residues.accumulate(
-        &scratch.words[0],
-        &scratch.words[1],
-        inner,
-        &mut scratch.workspace,
-    )?;
-    let element_bytes = 8 * sizes.c_limbs;
-    resize(
-        &mut scratch.bytes,
-        product("bytes of C", &[rows, cols, element_bytes])?,
-        0,
-    )?;
-    residues.finish(&mut scratch.bytes, &mut scratch.workspace)?;
-    let divisor = Divisor::new(m);
-    for (i, bytes) in scratch.bytes.chunks_exact(cols * element_bytes).enumerate() {
-        put_row(&mut c, i, &mut buffer, |row| {
-            for (to, element) in row.iter_mut().zip(bytes.chunks_exact(element_bytes)) {
-                let rest = divisor.remainder(element.as_chunks().0);
-                let old = if accumulate { *to } else { 0 };
-                // old + rest without overflow: both are below m.
-                let room = m - old;
-                *to = if rest >= room {
-                    rest - room
-                } else {
-                    old + rest
-                };
+    for start in (0..inner).step_by(step) {
+        let depth = step.min(inner - start);
+        let left = Operand::words(a.part(0, start, rows, depth)?, m);
+        let right = Operand::words(b.part(start, 0, depth, cols)?.transposed(), m);
+        let product = match &mut scratch.short {
+            Some(product) => {
+                product.reset(rows, cols, digits.planes())?;
+                product
             }
-        })?;
+            none => none.insert(ShortProduct::new(
+                pairs::kernel(),
+                rows,
+                cols,
+                digits.planes(),
+            )?),
+        };
+        if !product.accumulate_words(digits, &left, &right)? {
+            return Err(TOO_LARGE);
+        }
+        product.finish_words(m, digits, accumulate || start > 0, &mut c);
     }
     Ok(())
-}
-
-/// Division by one number many times: Möller, Granlund, *Improved Division by Invariant Integers*, IEEE
-/// Transactions on Computers 60(2), 2011, algorithm 4.
-struct Divisor {
-    m: u64,
-    /// m shifted so that its highest bit is set, and by how much.
-    normal: u64,
-    shift: u32,
-    /// floor((2^128 - 1) / normal) - 2^64.
-    reciprocal: u64,
-}
-
-impl Divisor {
-    fn new(m: u64) -> Self {
-        let shift = m.leading_zeros();
-        let normal = m << shift;
-        Self {
-            m,
-            normal,
-            shift,
-            reciprocal: (u128::MAX / u128::from(normal) - (1 << 64)) as u64,
-        }
-    }
-
-    /// The remainder, from 0 to m - 1, of a two's complement number of little-endian limbs.
-    #[inline(always)]
-    fn remainder(&self, limbs: &[[u8; 8]]) -> u64 {
-        let negative = limbs.last().is_some_and(|top| top[7] >> 7 == 1);
-        let flip = if negative { u64::MAX } else { 0 };
-        // Of x >= 0 itself, else of -x - 1, the complement; everything shifted like m.
-        let mut rest = 0;
-        for limb in limbs.iter().rev() {
-            let limb = u64::from_le_bytes(*limb) ^ flip;
-            let carried = (u128::from(limb) << self.shift >> 64) as u64;
-            rest = self.step(rest | carried, limb << self.shift);
-        }
-        let rest = rest >> self.shift;
-        if negative { self.m - 1 - rest } else { rest }
-    }
-
-    /// (high·2^64 + low) mod normal, for high < normal.
-    #[inline(always)]
-    fn step(&self, high: u64, low: u64) -> u64 {
-        let estimate = u128::from(self.reciprocal) * u128::from(high)
-            + (u128::from(high) << 64 | u128::from(low));
-        let quotient = ((estimate >> 64) as u64).wrapping_add(1);
-        let mut rest = low.wrapping_sub(quotient.wrapping_mul(self.normal));
-        if rest > estimate as u64 {
-            rest = rest.wrapping_add(self.normal);
-        }
-        if rest >= self.normal {
-            rest -= self.normal;
-        }
-        rest
-    }
 }

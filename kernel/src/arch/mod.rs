@@ -1,5 +1,7 @@
-//! The instances of the micro-kernel. This file is the only one that asks for the architecture.
+//! The instances of the micro-kernels. This file, and that of [`pairs`], are the only ones that ask for the
+//! architecture.
 
+pub(crate) mod pairs;
 mod portable;
 mod widest;
 

@@ -1,15 +1,6 @@
-//! Exact products of integers of any size.
+//! Exact products by residues modulo primes of 23 bits, on the floating-point kernels.
 //!
-//! Elements are two's complement numbers of `limbs` little-endian 64-bit limbs. With a, b the bit
-//! lengths of the largest magnitudes in A and B,
-//!
-//! ```text
-//! |C[i,j]| <= inner·(2^a - 1)·(2^b - 1) < 2^(a + b + ceil(log2(inner)))
-//! ```
-//!
-//! If that is below 2^53 the product is taken in `f64`, where every sum is exact. Otherwise it is
-//! taken modulo as many primes of 23 bits as the bound needs ([`crate::field`]) and put together by
-//! the Chinese remainder theorem. Both conversions are products too, so they run on the same kernel:
+//! Both conversions are products too, so they run on the same kernel:
 //!
 //! ```text
 //! residues:  x mod p = Σ_d digit_d(x)·(2^(16d) mod p)                            then reduced
@@ -20,16 +11,11 @@
 
 use alloc::vec::Vec;
 
+use super::{Sizes, output_bits};
 use crate::field::{Modulus, TERMS, matmul_mod, primes};
 use crate::gemm::{Class, Workspace, matmul, workspace_bytes};
-use crate::integer::{bit_length, ceil_log2, digit16, multiply_small};
+use crate::integer::{bit_length, digit16, multiply_small};
 use crate::matrix::{KernelError, MatMut, MatRef, product, push, resize};
-
-/// The most limbs of an operand. Beyond it the sums of the conversions would leave 2^53.
-pub const LIMBS_MAX: usize = 1 << 11;
-
-/// Sums below this are exact in `f64`.
-const EXACT_BITS: u32 = 53;
 
 /// Primes whose residues are held at once.
 const GROUP: usize = 24;
@@ -45,7 +31,7 @@ fn residue_chunk(width: usize, count: usize) -> usize {
     (TABLE / width.max(GROUP)).clamp(CHUNK_MIN, count.max(CHUNK_MIN))
 }
 
-/// (Primes in a band of the weight table, elements) that [`ResidueProduct::finish`] takes together:
+/// (Primes in a band of the weight table, elements) that [`FloatProduct::finish`] takes together:
 /// M has `width` digits and `primes` factors, C `count` elements.
 fn result_chunk(width: usize, primes: usize, count: usize) -> (usize, usize) {
     let band = (2 * TABLE / width).clamp(1, primes);
@@ -55,41 +41,9 @@ fn result_chunk(width: usize, primes: usize, count: usize) -> (usize, usize) {
     )
 }
 
-/// Bits of one element of C in two's complement, sign included.
-pub fn output_bits(a_bits: u32, b_bits: u32, inner: usize) -> u32 {
-    a_bits
-        .saturating_add(b_bits)
-        .saturating_add(ceil_log2(inner))
-        .saturating_add(1)
-}
-
-/// 64-bit limbs of one element of C, at least 1.
-pub fn output_limbs(a_bits: u32, b_bits: u32, inner: usize) -> usize {
-    output_bits(a_bits, b_bits, inner).div_ceil(64).max(1) as usize
-}
-
-/// The sizes of an exact product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sizes {
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) inner: usize,
-    pub(crate) a_limbs: usize,
-    pub(crate) b_limbs: usize,
-    pub(crate) c_limbs: usize,
-    pub(crate) a_bits: u32,
-    pub(crate) b_bits: u32,
-}
-
 impl Sizes {
-    /// Whether every partial sum is exact in `f64`.
-    pub(crate) fn direct(&self) -> bool {
-        self.a_bits.max(self.b_bits) <= EXACT_BITS
-            && output_bits(self.a_bits, self.b_bits, self.inner) <= EXACT_BITS + 1
-    }
-
     /// At least as many primes as [`Basis::new`] takes: the primes in use are above 2^22.9.
-    fn primes_estimate(&self) -> usize {
+    pub(super) fn float_primes(&self) -> usize {
         let bits = output_bits(self.a_bits, self.b_bits, self.inner) as usize + 2;
         (bits * 10).div_ceil(229) + 1
     }
@@ -116,64 +70,26 @@ impl Sizes {
             .saturating_add(8 * 8 * (count + width))
     }
 
-    pub(crate) fn check(&self) -> Result<(), KernelError> {
-        for (what, limbs, bits) in [
-            ("limbs of A", self.a_limbs, self.a_bits),
-            ("limbs of B", self.b_limbs, self.b_bits),
-        ] {
-            if limbs == 0 || limbs > LIMBS_MAX {
-                return Err(KernelError::Shape {
-                    what,
-                    expected: LIMBS_MAX,
-                    found: limbs,
-                });
-            }
-            if bits as usize > 64 * limbs {
-                return Err(KernelError::Shape {
-                    what,
-                    expected: bits.div_ceil(64) as usize,
-                    found: limbs,
-                });
-            }
-        }
-        let needed = output_limbs(self.a_bits, self.b_bits, self.inner);
-        if self.c_limbs < needed || self.c_limbs > 2 * LIMBS_MAX + 2 {
-            return Err(KernelError::Shape {
-                what: "limbs of C",
-                expected: needed,
-                found: self.c_limbs,
-            });
-        }
-        Ok(())
-    }
-
-    /// The bytes that a [`ResidueProduct`] and its input need for slabs of depth `k`; saturating.
-    pub(crate) fn memory_bytes(&self, k: usize) -> usize {
+    /// The bytes that a [`FloatProduct`] needs for slabs of depth `k`; saturating.
+    pub(super) fn float_bytes(&self, k: usize) -> usize {
         let mul = |x: usize, y: usize| x.saturating_mul(y);
         let (in_a, in_b, out) = (
             mul(self.rows, k),
             mul(k, self.cols),
             mul(self.rows, self.cols),
         );
+        let count = self.float_primes();
+        let planes = 8 * GROUP.min(count);
         let packing = workspace_bytes::<f64>(Class::Any, self.rows, k.min(TERMS), self.cols);
-        let parts = if self.direct() {
-            [
-                mul(8, in_a),
-                mul(8, in_b),
-                mul(8 + 8 * self.c_limbs, out),
-                packing,
-            ]
-        } else {
-            let count = self.primes_estimate();
-            let planes = 8 * GROUP.min(count);
-            [
-                mul(8 * self.a_limbs + planes, in_a),
-                mul(8 * self.b_limbs + planes, in_b),
-                mul(4 * count + 8 + 8 * self.c_limbs, out),
-                packing.saturating_add(self.scratch_bytes(count, in_a.max(in_b), out)),
-            ]
-        };
-        parts.into_iter().fold(0, usize::saturating_add)
+        [
+            mul(planes, in_a),
+            mul(planes, in_b),
+            mul(4 * count + 8, out),
+            packing,
+            self.scratch_bytes(count, in_a.max(in_b), out),
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
     }
 }
 
@@ -224,9 +140,9 @@ impl Basis {
     }
 }
 
-/// An exact product by residues, slab by slab: C modulo each prime is kept, A and B are not.
+/// An exact product by residues in `f64`, slab by slab: C modulo each prime is kept, A and B are not.
 #[derive(Debug)]
-pub(crate) struct ResidueProduct {
+pub(super) struct FloatProduct {
     sizes: Sizes,
     basis: Basis,
     /// C modulo each prime, one plane of rows × cols after the other.
@@ -240,8 +156,8 @@ pub(crate) struct ResidueProduct {
     sums: Vec<f64>,
 }
 
-impl ResidueProduct {
-    pub(crate) fn new(sizes: Sizes) -> Result<Self, KernelError> {
+impl FloatProduct {
+    pub(super) fn new(sizes: Sizes) -> Result<Self, KernelError> {
         let mut made = Self {
             sizes,
             basis: Basis {
@@ -263,12 +179,12 @@ impl ResidueProduct {
     }
 
     /// Starts another product in the same buffers.
-    pub(crate) fn reset(&mut self, sizes: Sizes) -> Result<(), KernelError> {
+    pub(super) fn reset(&mut self, sizes: Sizes) -> Result<(), KernelError> {
         let bits = |sizes: &Sizes| output_bits(sizes.a_bits, sizes.b_bits, sizes.inner) - 1;
         if self.basis.primes.is_empty() || bits(&sizes) != bits(&self.sizes) {
             self.basis = Basis::new(bits(&sizes))?;
             assert!(
-                self.basis.primes.len() <= sizes.primes_estimate(),
+                self.basis.primes.len() <= sizes.float_primes(),
                 "the estimate is a bound"
             );
         }
@@ -281,7 +197,7 @@ impl ResidueProduct {
     }
 
     /// `C += A·B` for A rows × depth and B depth × cols, row-major.
-    pub(crate) fn accumulate(
+    pub(super) fn accumulate(
         &mut self,
         a: &[u64],
         b: &[u64],
@@ -345,7 +261,7 @@ impl ResidueProduct {
     }
 
     /// Writes C, row-major, `c_limbs` limbs each, to `output` as little-endian bytes.
-    pub(crate) fn finish(
+    pub(super) fn finish(
         &mut self,
         output: &mut [u8],
         workspace: &mut Workspace,
