@@ -177,7 +177,8 @@ pub fn workspace_bytes<T: Scalar>(class: Class, rows: usize, inner: usize, cols:
             let Blocking { mc, kc, nc } = kernel.blocking;
             let rows = m.min(mc).next_multiple_of(kernel.mr);
             let deep = inner.min(kc);
-            let b = (nc.next_multiple_of(kernel.nr) * kc).min(n.next_multiple_of(kernel.nr) * deep);
+            let whole = n.div_ceil(kernel.nr).saturating_mul(kernel.nr);
+            let b = (nc.next_multiple_of(kernel.nr) * kc).min(whole.saturating_mul(deep));
             let elements = rows * deep + b + MAX_TILE;
             elements * size_of::<T>() + 3 * size_of::<Line>()
         })
