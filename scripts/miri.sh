@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The kernel's unsafe code under Miri, which sees every access outside a buffer and every use of memory
-# that was never written: packing, the portable instance and the loops around it. For a processor without
+# that was never written: packing, the portable instances and the loops around them. For a processor without
 # vector instances, so that the portable one is what runs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,5 +14,5 @@ fi
 
 export MIRIFLAGS="-Zmiri-disable-isolation"
 cargo +nightly miri test --quiet --target riscv64gc-unknown-linux-gnu --target-dir target/miri \
-    -p gemmesh-kernel --test gemm --test modular -- \
+    -p gemmesh-kernel --lib --test gemm --test modular -- \
     every_instance fused_rounds wrong_shapes an_inner what_can_not

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::arch::widest;
 use crate::matrix::{KernelError, push};
 
 /// `number *= factor` (unsigned; the number grows by a limb when it must).
@@ -33,6 +34,38 @@ pub(crate) fn digit16(number: &[u64], index: usize) -> u16 {
     number
         .get(index / 4)
         .map_or(0, |limb| (limb >> (16 * (index % 4))) as u16)
+}
+
+/// Whether |x| < 2^bits for every one of many numbers in two's complement, of `limbs` limbs each. Signs are
+/// as good as random, so nothing here branches on them.
+pub(crate) fn all_fit(numbers: &[u64], limbs: usize, bits: u32) -> bool {
+    if limbs == 1 {
+        return all_words_fit(
+            numbers,
+            u64::MAX.checked_shr(64 - bits.min(64)).unwrap_or(0),
+        );
+    }
+    let (whole, rest) = ((bits / 64) as usize, bits % 64);
+    let low = if bits < 64 { (1 << bits) - 1 } else { u64::MAX };
+    numbers.chunks_exact(limbs).all(|x| {
+        let sign = (x[limbs - 1] as i64 >> 63) as u64;
+        let above = x
+            .get(whole..)
+            .and_then(<[u64]>::split_first)
+            .map_or(0, |(first, above)| {
+                above
+                    .iter()
+                    .fold((first ^ sign) >> rest, |all, limb| all | limb ^ sign)
+            });
+        // The magnitude of a negative number is one more than its complement.
+        above == 0 && (x[0] ^ sign) & low != low || fits(x, bits)
+    })
+}
+
+widest! {
+    fn all_words_fit(words: &[u64], most: u64) -> bool {
+        words.iter().fold(true, |all, &x| all & ((x as i64).unsigned_abs() <= most))
+    }
 }
 
 /// Whether |x| < 2^bits for x in two's complement.
@@ -114,6 +147,33 @@ mod tests {
                     length <= bits,
                     "{x} in {bits}, two limbs"
                 );
+                assert_eq!(all_fit(&[0, x as u64], 1, bits), length <= bits);
+                assert_eq!(all_fit(&[0, 0, wide[0], wide[1]], 2, bits), length <= bits);
+            }
+        }
+    }
+
+    #[test]
+    fn many_numbers_fit_if_each_of_them_does() {
+        let limbs = [
+            0,
+            1,
+            2,
+            1 << 62,
+            (1 << 63) - 1,
+            1 << 63,
+            u64::MAX - 1,
+            u64::MAX,
+        ];
+        for bits in 0..=192 {
+            for x in limbs {
+                assert_eq!(all_fit(&[x], 1, bits), fits(&[x], bits), "{x} in {bits}");
+                for y in limbs {
+                    assert_eq!(all_fit(&[x, y], 2, bits), fits(&[x, y], bits));
+                    for z in limbs {
+                        assert_eq!(all_fit(&[x, y, z], 3, bits), fits(&[x, y, z], bits));
+                    }
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Checked copies of parts of blocks, from little-endian bytes into a slab.
 
-use crate::integer::fits;
+use crate::integer::all_fit;
 use crate::matrix::{KernelError, product, within};
 
 /// Where a part of a block goes. The block is row-major, and rows × cols of it are copied from
@@ -145,7 +145,7 @@ pub(super) fn copy_limbs(
         for (limb, bytes) in to.iter_mut().zip(bytes.chunks_exact(8)) {
             *limb = u64::read(bytes);
         }
-        if to.chunks_exact(limbs).all(|x| fits(x, bits)) {
+        if all_fit(to, limbs, bits) {
             Ok(())
         } else {
             Err(TOO_LARGE)
