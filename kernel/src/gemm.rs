@@ -494,6 +494,8 @@ fn five_loops<T: Scalar>(
                             m_tile,
                             n_tile,
                             load,
+                            // Each tile of these rows of A asks for one of the next rows.
+                            ahead: a_block.wrapping_add((ir + mr + jr / nr % mr) * a_row),
                         };
                         let whole = plan.pack_a && plan.pack_b;
                         part.multiply(
@@ -535,14 +537,16 @@ fn five_loops<T: Scalar>(
 }
 
 /// One micro-tile of C, at an edge perhaps.
-struct Tile {
+struct Tile<T> {
     depth: usize,
     m_tile: usize,
     n_tile: usize,
     load: bool,
+    /// Memory that is needed soon.
+    ahead: *const T,
 }
 
-impl Tile {
+impl<T: Scalar> Tile<T> {
     /// `C (+)= A·B` for the tile at `(c, row stride, column stride)`; `packed` if both panels are as
     /// [`Kernel::run`] takes them.
     ///
@@ -550,7 +554,7 @@ impl Tile {
     /// `a` holds `depth` steps of `m_tile` rows (MR if `packed`), `b` of `n_tile` columns rounded up to
     /// whole vectors; the tile lies in C; `edge` is writable for [`MAX_TILE`] elements.
     #[inline(always)]
-    unsafe fn multiply<T: Scalar>(
+    unsafe fn multiply(
         &self,
         kernel: &Kernel<T>,
         a: Strided<T>,
@@ -564,6 +568,7 @@ impl Tile {
             m_tile,
             n_tile,
             load,
+            ahead,
         } = *self;
         // At the right edge only as many vectors as it takes.
         let vectors = n_tile.div_ceil(kernel.lanes);
@@ -594,6 +599,7 @@ impl Tile {
                             out.add(i * out_row),
                             out_row,
                             load,
+                            ahead,
                         );
                         i += rows;
                     }

@@ -34,7 +34,8 @@ pub(crate) trait Vector<T>: Copy {
     /// As [`Self::splat`]; `to` is writable for `LANES` elements.
     unsafe fn store(self, to: *mut T);
 
-    /// Asks for the cache line at `at`, which will be read soon. A hint: any address does.
+    /// Asks for the cache line at `at`, which will be read soon, into the second-level cache. A hint: any
+    /// address does.
     #[inline(always)]
     fn prefetch(_at: *const T) {}
 
@@ -244,8 +245,15 @@ pub(crate) type Run<T> =
     unsafe fn(depth: usize, a: *const T, b: *const T, c: *mut T, row_stride: usize, load: bool);
 
 /// [`run`] wherever A and B lie: panels are only one way.
-pub(crate) type Direct<T> =
-    unsafe fn(depth: usize, a: Strided<T>, b: Strided<T>, c: *mut T, row_stride: usize, load: bool);
+pub(crate) type Direct<T> = unsafe fn(
+    depth: usize,
+    a: Strided<T>,
+    b: Strided<T>,
+    c: *mut T,
+    row_stride: usize,
+    load: bool,
+    ahead: *const T,
+);
 
 /// Where a micro-panel lies: the element of lane l (a row of A, a column of B) and step p is at
 /// `start[l·lane + p·step]`. B's lanes are contiguous: `lane` is 1.
@@ -389,7 +397,8 @@ pub(crate) const MAX_TILE: usize = 512;
 /// c[i·row_stride + j] = chain over p < depth of  a[i·a.lane + p·a.step] · b[j + p·b.step]
 /// ```
 ///
-/// starting from 0, or from the stored c if `load`.
+/// starting from 0, or from the stored c if `load`. Meanwhile the `depth` elements at `ahead` are asked for: one
+/// line now and then, which a multiply-add never waits for. A hint: any address does.
 ///
 /// ```text
 ///               b: depth × NR, one row per step, NV vectors
@@ -413,6 +422,7 @@ pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize
     c: *mut T,
     row_stride: usize,
     load: bool,
+    ahead: *const T,
     zero: T,
 ) {
     // SAFETY: the caller's guarantees cover each access: step p reads MR elements of a and NR of b, and
@@ -426,8 +436,10 @@ pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize
                 }
             }
         }
-        let (mut from, mut across) = (a.start, b.start);
+        let (mut from, mut across, mut ahead) = (a.start, b.start, ahead);
         for _ in 0..depth / V::UNROLL {
+            V::prefetch(ahead);
+            ahead = ahead.wrapping_add(V::UNROLL);
             for at in 0..V::UNROLL {
                 step(
                     &mut acc,

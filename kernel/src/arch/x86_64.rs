@@ -1,6 +1,7 @@
 //! x86-64: AVX-512 and AVX2 + FMA, each in both classes. Chosen once at run time when feature `std`
 //! is there to ask the CPU, else at compile time.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use super::{List, instance};
@@ -65,8 +66,9 @@ macro_rules! vector {
 
             #[inline(always)]
             fn prefetch(at: *const $scalar) {
-                // SAFETY: a prefetch is a hint that never faults.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+                // SAFETY: a prefetch is a hint that never faults. The intrinsic counts as an access to memory that
+                // loads are kept in order with, and registers spill.
+                unsafe { asm!("prefetcht1 [{}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags)) }
             }
 
             #[inline(always)]
