@@ -415,7 +415,7 @@ pub(crate) const MAX_TILE: usize = 512;
 /// The CPU has the instructions of `V`; the `MR·depth` and `NR·depth` elements of `a` and `b` are
 /// readable, and `b.lane` is 1; the `MR × NR` elements of `c` are writable, and initialised if `load`.
 #[inline(always)]
-pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn run<T: Copy + Default, V: Vector<T>, const MR: usize, const NV: usize>(
     depth: usize,
     a: Strided<T>,
     b: Strided<T>,
@@ -423,12 +423,11 @@ pub(crate) unsafe fn run<T: Copy, V: Vector<T>, const MR: usize, const NV: usize
     row_stride: usize,
     load: bool,
     ahead: *const T,
-    zero: T,
 ) {
     // SAFETY: the caller's guarantees cover each access: step p reads MR elements of a and NR of b, and
     // c is touched at i·row_stride + j only. Pointers past the last step are made with wrapping_add.
     unsafe {
-        let mut acc = [[V::splat(zero); NV]; MR];
+        let mut acc = [[V::splat(T::default()); NV]; MR];
         if load {
             for (i, row) in acc.iter_mut().enumerate() {
                 for (j, lane) in row.iter_mut().enumerate() {

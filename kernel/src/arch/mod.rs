@@ -101,7 +101,7 @@ macro_rules! instance {
                 let b = Strided { start: b, lane: 1, step: NR };
                 // SAFETY: the caller keeps the contract of the micro-kernel, and this function is
                 // only reachable through a `Kernel`, made after the CPU was asked.
-                unsafe { microkernel::run::<$scalar, $vector, MR, V>(depth, a, b, c, row_stride, load, a.start, <$scalar>::default()) }
+                unsafe { microkernel::run::<$scalar, $vector, MR, V>(depth, a, b, c, row_stride, load, a.start) }
             }
 
             /// `R` rows and `V` vectors, wherever they lie.
@@ -118,14 +118,13 @@ macro_rules! instance {
                 load: bool,
                 ahead: *const $scalar,
             ) {
-                let zero = <$scalar>::default();
                 // SAFETY: as for `run`. A row-major A is told apart because constant steps cost nothing.
                 unsafe {
                     if a.step == 1 {
                         let a = Strided { step: 1, ..a };
-                        microkernel::run::<$scalar, $vector, R, V>(depth, a, b, c, row_stride, load, ahead, zero);
+                        microkernel::run::<$scalar, $vector, R, V>(depth, a, b, c, row_stride, load, ahead);
                     } else {
-                        microkernel::run::<$scalar, $vector, R, V>(depth, a, b, c, row_stride, load, ahead, zero);
+                        microkernel::run::<$scalar, $vector, R, V>(depth, a, b, c, row_stride, load, ahead);
                     }
                 }
             }
