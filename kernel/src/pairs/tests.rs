@@ -18,13 +18,13 @@ fn every_kernel() -> impl Iterator<Item = PairKernel> {
 /// Rows, inner dimension, columns.
 type Shape = (usize, usize, usize);
 
-/// All shapes up to 13; under Miri, of 1 and 13.
+/// All shapes up to 13; under Miri, which interprets every step, two of them.
 fn small_shapes() -> impl Iterator<Item = Shape> {
-    let step = if cfg!(miri) { 12 } else { 1 };
-    let sizes = move || (1..=13).step_by(step);
-    sizes().flat_map(move |rows| {
+    let sizes = || 1..=13;
+    let all = sizes().flat_map(move |rows| {
         sizes().flat_map(move |inner| sizes().map(move |cols| (rows, inner, cols)))
-    })
+    });
+    all.filter(|shape| !cfg!(miri) || [(2, 13, 1), (13, 2, 13)].contains(shape))
 }
 
 /// A few shapes around the sizes of blocks and tiles.
