@@ -110,6 +110,14 @@ pub(crate) fn resize<T: Clone>(
     len: usize,
     fill: T,
 ) -> Result<(), KernelError> {
+    reserve(buffer, len)?;
+    buffer.resize(len, fill);
+    Ok(())
+}
+
+/// Makes room for `len` elements. A buffer that is too small is given back first, with what it holds.
+/// The allocator's refusal is an error.
+pub(crate) fn reserve<T>(buffer: &mut alloc::vec::Vec<T>, len: usize) -> Result<(), KernelError> {
     if len > buffer.capacity() {
         *buffer = alloc::vec::Vec::new();
         buffer
@@ -118,7 +126,6 @@ pub(crate) fn resize<T: Clone>(
                 bytes: len.saturating_mul(size_of::<T>()),
             })?;
     }
-    buffer.resize(len, fill);
     Ok(())
 }
 

@@ -111,7 +111,8 @@ function about({ isolated, ort, tfjs, agent }) {
   console.log(`${agent.match(/(Headless)?Chrome\/[\d.]+/)?.[0] ?? agent}, one worker, ${isolated ? '' : 'not '}cross-origin isolated`);
   console.log(`peers: onnxruntime-web ${ort} · tfjs-backend-wasm ${tfjs}; one thread each`);
   console.log('GFLOP/s, best of turns. "all" is with the bytes of A and B in and those of C out, as onnxruntime has');
-  console.log('them; tfjs has its operands in its memory. Ratios are like with like.');
+  console.log('them (into memory that is used again, as the page does); tfjs has its operands in its memory. Ratios');
+  console.log('are like with like.');
 }
 
 function row({ dtype, n, bits, figures }) {

@@ -71,8 +71,8 @@ fn speed(bits: u32, n: u32, budget: Duration) -> f64 {
         for at in (0..n).step_by(depth as usize) {
             task.begin_slab(depth as usize).expect("a slab");
             let (a, b) = (part(0, at, n, depth), part(at, 0, depth, n));
-            task.put_a(&block, placement(&a)).expect("a block of A");
-            task.put_b(&block, placement(&b)).expect("a block of B");
+            task.put_a(&block[..], placement(&a)).expect("a block of A");
+            task.put_b(&block[..], placement(&b)).expect("a block of B");
             let start = Instant::now();
             task.accumulate().expect("a product");
             time += start.elapsed();

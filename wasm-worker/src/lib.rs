@@ -200,7 +200,7 @@ impl ComputeTask {
     /// # Errors
     /// The part does not fit.
     #[wasm_bindgen(js_name = putA)]
-    pub fn put_a(&mut self, block: &[u8], part: &JsValue) -> Result<(), JsError> {
+    pub fn put_a(&mut self, block: &Uint8Array, part: &JsValue) -> Result<(), JsError> {
         let placement = object::placement(part)?;
         self.0.put_a(block, placement).map_err(js_error)
     }
@@ -210,7 +210,7 @@ impl ComputeTask {
     /// # Errors
     /// The part does not fit.
     #[wasm_bindgen(js_name = putB)]
-    pub fn put_b(&mut self, block: &[u8], part: &JsValue) -> Result<(), JsError> {
+    pub fn put_b(&mut self, block: &Uint8Array, part: &JsValue) -> Result<(), JsError> {
         let placement = object::placement(part)?;
         self.0.put_b(block, placement).map_err(js_error)
     }
@@ -223,12 +223,41 @@ impl ComputeTask {
         self.0.accumulate().map_err(js_error)
     }
 
-    /// The bytes of C.
+    /// How many bytes C has.
     ///
     /// # Errors
-    /// The tile is incomplete, or memory ran out.
-    pub fn finish(&mut self) -> Result<Vec<u8>, JsError> {
-        self.0.finish().map_err(js_error)
+    /// There is no tile.
+    #[wasm_bindgen(js_name = resultBytes)]
+    pub fn result_bytes(&mut self) -> Result<u32, JsError> {
+        Ok(self.0.result_bytes().map_err(js_error)? as u32)
+    }
+
+    /// Writes the bytes of C into `to`, which is as long as `resultBytes` says.
+    ///
+    /// # Errors
+    /// The tile is incomplete, `to` is of another length, or memory ran out.
+    pub fn finish(&mut self, to: &Uint8Array) -> Result<(), JsError> {
+        if to.length() != self.result_bytes()? {
+            return Err(JsError::new("a buffer of another length than the result"));
+        }
+        let mut at = 0;
+        let mut take = |piece: &[u8]| {
+            let end = at + piece.len() as u32;
+            to.subarray(at, end).copy_from(piece);
+            at = end;
+        };
+        self.0.finish_into(&mut take).map_err(js_error)
+    }
+}
+
+impl task::Block for Uint8Array {
+    fn bytes(&self) -> usize {
+        self.length() as usize
+    }
+
+    fn read(&self, from: usize, to: &mut [u8]) {
+        let end = from + to.len();
+        self.subarray(from as u32, end as u32).copy_to(to);
     }
 }
 

@@ -139,10 +139,36 @@ pub fn placement(part: &Part) -> Placement {
     }
 }
 
+/// Bytes of a block, perhaps in memory that is not this module's.
+pub trait Block {
+    /// Their number.
+    fn bytes(&self) -> usize;
+
+    /// Copies those from `from` on; `to` does not reach past the last.
+    fn read(&self, from: usize, to: &mut [u8]);
+}
+
+impl Block for [u8] {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn read(&self, from: usize, to: &mut [u8]) {
+        to.copy_from_slice(&self[from..from + to.len()]);
+    }
+}
+
+/// Bytes of a block that are read at a time, if an element is not larger.
+const PIECE: usize = 64 << 10;
+
+/// A or B.
+type Put = fn(&mut TileProduct, &[u8], Placement) -> Result<(), KernelError>;
+
 /// The tile of one compute worker, used again for one tile after the other.
 #[derive(Debug, Default)]
 pub struct Task {
     product: Option<TileProduct>,
+    piece: Vec<u8>,
 }
 
 impl Task {
@@ -176,16 +202,85 @@ impl Task {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn put_a(&mut self, block: &[u8], placement: Placement) -> Result<(), TaskError> {
-        Ok(self.product()?.put_a(block, placement)?)
+    pub fn put_a<B: Block + ?Sized>(
+        &mut self,
+        block: &B,
+        placement: Placement,
+    ) -> Result<(), TaskError> {
+        let [width, _, _] = self.product()?.spec().element.bytes();
+        self.put(block, placement, width, TileProduct::put_a)
     }
 
     /// Puts a part of a block of B.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn put_b(&mut self, block: &[u8], placement: Placement) -> Result<(), TaskError> {
-        Ok(self.product()?.put_b(block, placement)?)
+    pub fn put_b<B: Block + ?Sized>(
+        &mut self,
+        block: &B,
+        placement: Placement,
+    ) -> Result<(), TaskError> {
+        let [_, width, _] = self.product()?.spec().element.bytes();
+        self.put(block, placement, width, TileProduct::put_b)
+    }
+
+    /// Reads the part in pieces: as many rows of the block as a piece holds, or of a long row as many
+    /// elements. Sums saturate: what is that large lies outside of the block, and the kernel says so.
+    fn put<B: Block + ?Sized>(
+        &mut self,
+        block: &B,
+        part: Placement,
+        width: usize,
+        put: Put,
+    ) -> Result<(), TaskError> {
+        let product = self.product.as_mut().ok_or_else(no_tile)?;
+        let room = PIECE.max(width);
+        if self.piece.len() < room {
+            let missing = room - self.piece.len();
+            let reserved = self.piece.try_reserve_exact(missing);
+            reserved.map_err(|_| KernelError::OutOfMemory { bytes: room })?;
+            self.piece.resize(room, 0);
+        }
+        let row_bytes = part.src_row_len.saturating_mul(width);
+        let (rows, cols) = match room / row_bytes.max(1) {
+            0 => (1, room / width),
+            rows => (rows, part.cols.max(1)),
+        };
+        for row in (0..part.rows).step_by(rows) {
+            for col in (0..part.cols).step_by(cols) {
+                let rows = rows.min(part.rows - row);
+                let cols = cols.min(part.cols - col);
+                let src_row = part.src_row.saturating_add(row);
+                let src_col = part.src_col.saturating_add(col);
+                if src_col.saturating_add(cols) > part.src_row_len {
+                    return Err(TaskError::Nonsense(
+                        "a part wider than its block".to_owned(),
+                    ));
+                }
+                let from = src_row
+                    .saturating_mul(row_bytes)
+                    .saturating_add(src_col.saturating_mul(width));
+                let to = from.saturating_add((rows - 1) * row_bytes + cols * width);
+                if to > block.bytes() {
+                    return Err(TaskError::Nonsense(
+                        "a part longer than its block".to_owned(),
+                    ));
+                }
+                let piece = &mut self.piece[..to - from];
+                block.read(from, piece);
+                let placement = Placement {
+                    src_row_len: if rows == 1 { cols } else { part.src_row_len },
+                    src_row: 0,
+                    src_col: 0,
+                    rows,
+                    cols,
+                    dst_row: part.dst_row.saturating_add(row),
+                    dst_col: part.dst_col.saturating_add(col),
+                };
+                put(product, piece, placement)?;
+            }
+        }
+        Ok(())
     }
 
     /// C += A·B over the slab: the call that is timed.
@@ -196,6 +291,14 @@ impl Task {
         Ok(self.product()?.accumulate()?)
     }
 
+    /// How many bytes C has.
+    ///
+    /// # Errors
+    /// `Nonsense` before the first tile.
+    pub fn result_bytes(&mut self) -> Result<usize, TaskError> {
+        Ok(self.product()?.spec().result_bytes())
+    }
+
     /// The bytes of C.
     ///
     /// # Errors
@@ -204,9 +307,19 @@ impl Task {
         Ok(self.product()?.finish()?)
     }
 
-    fn product(&mut self) -> Result<&mut TileProduct, TaskError> {
-        self.product
-            .as_mut()
-            .ok_or_else(|| TaskError::Nonsense("a slab before its tile".to_owned()))
+    /// The bytes of C, one piece after the other.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn finish_into(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<(), TaskError> {
+        Ok(self.product()?.finish_into(take)?)
     }
+
+    fn product(&mut self) -> Result<&mut TileProduct, TaskError> {
+        self.product.as_mut().ok_or_else(no_tile)
+    }
+}
+
+fn no_tile() -> TaskError {
+    TaskError::Nonsense("a slab before its tile".to_owned())
 }

@@ -25,7 +25,7 @@ const INT: ElementType = ElementType {
 };
 
 /// Shapes with edges below, at and above the sizes of vectors, registers and blocks.
-const SHAPES: [(u64, u64, u64); 9] = [
+const SHAPES: [(u64, u64, u64); 10] = [
     (1, 1, 1),
     (1, 7, 1),
     (2, 3, 2),
@@ -35,6 +35,7 @@ const SHAPES: [(u64, u64, u64); 9] = [
     (31, 257, 15),
     (1, 300, 65),
     (130, 19, 67),
+    (37, 43, 1),
 ];
 
 #[test]
@@ -146,10 +147,137 @@ fn what_does_not_fit_is_an_error_not_a_trap() {
     task.begin(&one).expect("a small tile");
     task.begin_slab(1).expect("its slab");
     let all = gemmesh_kernel::Placement::whole(1, 1, 0, 0);
-    task.put_a(&block, all).expect("A");
-    task.put_b(&block, all).expect("B");
+    task.put_a(&block[..], all).expect("A");
+    task.put_b(&block[..], all).expect("B");
     task.accumulate().expect("product");
     assert_eq!(task.finish().expect("C"), 9.0f64.to_le_bytes());
+}
+
+#[test]
+fn rows_longer_than_what_is_read_at_a_time_arrive_whole() {
+    let shape = (3, 20_000, 1);
+    let (a, b) = doubles(shape);
+    let spec = spec(KernelClass::Separate, shape, F64, 0);
+    let all = |rows, cols| gemmesh_kernel::Placement::whole(rows, cols, 0, 0);
+    let mut task = Task::default();
+    task.begin(&spec).expect("a tile");
+    task.begin_slab(shape.1 as usize).expect("its slab");
+    task.put_a(&bytes(&a)[..], all(3, 20_000)).expect("A");
+    task.put_b(&bytes(&b)[..], all(20_000, 1)).expect("B");
+    task.accumulate().expect("product");
+    let c = from_bytes(&task.finish().expect("C"), f64::from_le_bytes);
+    assert_eq!(bits(&c), bits(&chain(shape, &a, &b, |a, b, c| a * b + c)));
+}
+
+#[test]
+fn parts_outside_of_their_block_or_slab_are_errors() {
+    use gemmesh_kernel::Placement;
+    let mut task = Task::default();
+    let one = [0; 8];
+    let part = Placement::whole(1, 1, 0, 0);
+    assert!(task.put_a(&one[..], part).is_err(), "no tile");
+    task.begin(&spec(KernelClass::Any, (2, 2, 2), F64, 0))
+        .expect("a tile");
+    task.begin_slab(2).expect("its slab");
+    let far = usize::MAX;
+    for (rows, cols, row_len, row, col, to_row, to_col) in [
+        (2, 1, 1, 0, 0, 0, 0),
+        (1, 2, 1, 0, 0, 0, 0),
+        (1, 1, 1, 1, 0, 0, 0),
+        (1, 1, 1, 0, 1, 0, 0),
+        (1, 1, 1, far, 0, 0, 0),
+        (1, 1, 1, 0, far, 0, 0),
+        (1, 1, far, 1, 0, 0, 0),
+        (1, 1, far, 0, far - 1, 0, 0),
+        (far, far, far, 0, 0, 0, 0),
+        (1, 1, 1, 0, 0, 2, 0),
+        (1, 1, 1, 0, 0, 0, 2),
+        (1, 1, 1, 0, 0, far, far),
+    ] {
+        let part = Placement {
+            src_row_len: row_len,
+            src_row: row,
+            src_col: col,
+            rows,
+            cols,
+            dst_row: to_row,
+            dst_col: to_col,
+        };
+        assert!(task.put_a(&one[..], part).is_err(), "{part:?}");
+        assert!(task.put_b(&one[..], part).is_err(), "{part:?}");
+    }
+}
+
+/// The browser refuses to grow the module's memory at every place where a tile needs some: that is an
+/// error, the instance lives on, and with enough memory the same tile is computed.
+#[cfg(target_arch = "wasm32")]
+#[test]
+fn refused_memory_is_an_error_not_a_trap() {
+    use gemmesh_kernel::KernelError;
+    // All memory that the module can have, in blocks, the last ones small.
+    let mut held: Vec<Vec<u8>> = Vec::with_capacity(1 << 13);
+    for size in [64 << 20, 1 << 20, 16 << 10, 1 << 10] {
+        loop {
+            let mut block = Vec::new();
+            if held.len() == held.capacity() || block.try_reserve_exact(size).is_err() {
+                break;
+            }
+            held.push(block);
+        }
+    }
+    let shape = (300, 400, 200);
+    let (rows, inner, cols) = shape;
+    let mut refused = Vec::new();
+    let product = || -> Result<Vec<u8>, (&str, TaskError)> {
+        let mut task = Task::default();
+        let all = |rows, cols| gemmesh_kernel::Placement::whole(rows as usize, cols as usize, 0, 0);
+        let block = [0x3f; 8];
+        task.begin(&spec(KernelClass::Any, shape, F64, 0))
+            .map_err(|error| ("C", error))?;
+        task.begin_slab(inner as usize)
+            .map_err(|error| ("slab", error))?;
+        task.put_a(&Repeated(block), all(rows, inner))
+            .map_err(|error| ("A", error))?;
+        task.put_b(&Repeated(block), all(inner, cols))
+            .map_err(|error| ("B", error))?;
+        task.accumulate().map_err(|error| ("product", error))?;
+        let result = task.finish().map_err(|error| ("result", error))?;
+        Ok(result)
+    };
+    let result = loop {
+        match product() {
+            Ok(result) => break result,
+            Err((place, TaskError::Kernel(KernelError::OutOfMemory { .. }))) => refused.push(place),
+            Err((place, error)) => panic!("{place}: {error}"),
+        }
+        assert!(held.pop().is_some(), "not computed with all memory free");
+    };
+    for place in ["C", "slab", "product"] {
+        assert!(refused.contains(&place), "{place} was never refused");
+    }
+    let x = f64::from_le_bytes([0x3f; 8]);
+    let expected = (0..inner).fold(0.0, |sum, _| x.mul_add(x, sum));
+    for element in from_bytes(&result, f64::from_le_bytes) {
+        assert!((element - expected).abs() <= 1e-9 * expected);
+    }
+}
+
+/// A block of any length without memory of its own.
+#[cfg(target_arch = "wasm32")]
+struct Repeated([u8; 8]);
+
+#[cfg(target_arch = "wasm32")]
+impl gemmesh_wasm_worker::task::Block for Repeated {
+    fn bytes(&self) -> usize {
+        usize::MAX
+    }
+
+    fn read(&self, from: usize, to: &mut [u8]) {
+        assert!(from.is_multiple_of(8));
+        for element in to.chunks_exact_mut(8) {
+            element.copy_from_slice(&self.0);
+        }
+    }
 }
 
 /// Computes a whole product as a compute worker does: blocks of the manifest's grid, slabs of 256.
@@ -169,7 +297,8 @@ fn multiply(spec: TaskSpec, a: &[u8], b: &[u8]) -> Vec<u8> {
         };
         for part in a_grid.parts(slab_a) {
             let block = block(a, &a_grid, spec.inner, spec.a, part.index);
-            task.put_a(&block, placement(&part)).expect("a part of A");
+            task.put_a(&block[..], placement(&part))
+                .expect("a part of A");
         }
         let slab_b = Rect {
             row: from,
@@ -179,7 +308,8 @@ fn multiply(spec: TaskSpec, a: &[u8], b: &[u8]) -> Vec<u8> {
         };
         for part in b_grid.parts(slab_b) {
             let block = block(b, &b_grid, spec.cols, spec.b, part.index);
-            task.put_b(&block, placement(&part)).expect("a part of B");
+            task.put_b(&block[..], placement(&part))
+                .expect("a part of B");
         }
         task.accumulate().expect("a full slab");
     }

@@ -3,6 +3,8 @@
 /** Buffers are multiples of this many bytes. */
 const BUFFER_UNIT = 2 ** 20;
 
+const ELEMENT_BYTES = { f64: 8, f32: 4, int: 8 };
+
 export class ComputePool {
   #module;
   #glueUrl;
@@ -12,7 +14,7 @@ export class ComputePool {
    * is computed; `pending` is set while an answer is awaited, `asked` is who waits for a measurement.
    */
   #slots = [];
-  /** Buffers in which slabs went to workers, for the next ones; as many as slots. */
+  /** Buffers in which slabs went to workers and results came back, for the next ones; two for each slot. */
   #buffers = [];
 
   /** `listener.done(slot, kernelMs, result?)` and `listener.failed(slot, why)` are told. */
@@ -69,8 +71,10 @@ export class ComputePool {
     const without = ({ offset, length, part }) => ({ offset, length, part });
     const known = this.#slots[slot];
     known.pending = true;
-    const message = { ...slab, a: a.map(without), b: b.map(without), type: 'slab', sequence: known.sequence, buffer };
-    known.worker.postMessage(message, [buffer]);
+    const { rows, cols, c } = slab.spec;
+    const into = slab.last ? this.#take(rows * cols * ELEMENT_BYTES[c.dtype] * c.limbs) : undefined;
+    const message = { ...slab, a: a.map(without), b: b.map(without), type: 'slab', sequence: known.sequence, buffer, into };
+    known.worker.postMessage(message, into ? [buffer, into] : [buffer]);
   }
 
   /** Forgets what a slot computes: its answer will not be told. */
@@ -93,9 +97,10 @@ export class ComputePool {
     return new ArrayBuffer(Math.ceil(length / BUFFER_UNIT) * BUFFER_UNIT);
   }
 
-  #giveBack(buffer) {
+  /** Takes the buffer of a slab, or of a result that nobody needs any more. */
+  giveBack(buffer) {
     this.#buffers.push(buffer);
-    if (this.#buffers.length > this.#slots.length) this.#buffers.shift();
+    if (this.#buffers.length > 2 * this.#slots.length) this.#buffers.shift();
   }
 
   #create(number) {
@@ -125,11 +130,14 @@ export class ComputePool {
   }
 
   #answer(slot, worker, data) {
-    if (data.buffer) this.#giveBack(data.buffer);
+    if (data.buffer) this.giveBack(data.buffer);
     const known = this.#slots[slot];
     if (known?.worker !== worker) return;
     if (data.type === 'slabDone') {
-      if (data.sequence !== known.sequence) return;
+      if (data.sequence !== known.sequence) {
+        if (data.result) this.giveBack(data.result.buffer);
+        return;
+      }
       known.pending = false;
       this.#listener.done(slot, data.kernelMs, data.result);
       return;

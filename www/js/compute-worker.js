@@ -1,5 +1,5 @@
 // One hardware thread: one wasm instance that computes tiles slab by slab. C stays in this worker's
-// memory until the last slab; its bytes are then transferred, not copied.
+// memory until the last slab; its bytes are then written into a buffer that came with the slab.
 
 let glue;
 let task;
@@ -50,7 +50,7 @@ function measure({ edge, ms, single }) {
   }
 }
 
-function slab({ sequence, spec, first, last, depth, a, b, buffer }) {
+function slab({ sequence, spec, first, last, depth, a, b, buffer, into }) {
   try {
     if (first) task.begin(spec);
     task.beginSlab(depth);
@@ -60,9 +60,10 @@ function slab({ sequence, spec, first, last, depth, a, b, buffer }) {
     const start = performance.now();
     task.accumulate();
     const kernelMs = performance.now() - start;
-    const result = last ? task.finish() : undefined;
+    const result = last ? new Uint8Array(into, 0, task.resultBytes()) : undefined;
+    if (last) task.finish(result);
     // The buffer goes back for the next slab.
-    postMessage({ type: 'slabDone', sequence, kernelMs, result, buffer }, result ? [buffer, result.buffer] : [buffer]);
+    postMessage({ type: 'slabDone', sequence, kernelMs, result, buffer }, last ? [buffer, into] : [buffer]);
   } catch (error) {
     // A trap leaves the instance unusable, so the pool makes a new one.
     postMessage({ type: 'slabFailed', message: String(error?.message ?? error) });

@@ -39,6 +39,8 @@ const links = new Map();
 const cache = new Map();
 /** Payloads that the session knows by number: number → bytes. */
 const payloads = new Map();
+/** Those that are results of this page, whose buffers are used again. */
+const results = new Map();
 
 onmessage = ({ data }) => {
   const handler = { start, configure, bench, identity, wake, sleep, reconnect, leave }[data.type];
@@ -134,6 +136,7 @@ function close({ goodbye }) {
   links.clear();
   cache.clear();
   payloads.clear();
+  results.clear();
   pool.abortAll();
   clearTimeout(timer);
   session.free();
@@ -296,6 +299,9 @@ const carryOut = {
   },
 
   release({ payload }) {
+    const bytes = results.get(payload);
+    if (bytes) pool.giveBack(bytes.buffer);
+    results.delete(payload);
     payloads.delete(payload);
   },
 
@@ -361,6 +367,7 @@ function slabDone(slot, kernelMs, result) {
   }
   const number = session.tileDone(slot, kernelMs, result.length, now);
   payloads.set(number, result);
+  results.set(number, result);
   run(session.actions());
 }
 

@@ -21,7 +21,7 @@ use self::slab::{copy, copy_limbs, copy_small};
 pub use self::spec::{Element, TileSpec};
 use crate::exact::{self, ResidueProduct};
 use crate::gemm::{Class, Scalar, Workspace, matmul};
-use crate::matrix::{KernelError, MatMut, MatRef, product, resize, within};
+use crate::matrix::{KernelError, MatMut, MatRef, product, reserve, resize, within};
 
 /// The working buffers of one type of floats.
 #[derive(Debug, Default)]
@@ -292,43 +292,87 @@ impl TileProduct {
     /// # Errors
     /// `Incomplete` if the slabs so far do not add up to the inner dimension, `OutOfMemory`.
     pub fn finish(&mut self) -> Result<Vec<u8>, KernelError> {
-        if self.done != self.spec.inner {
-            return Err(KernelError::Incomplete { what: "product" });
-        }
         let mut bytes = Vec::new();
-        resize(&mut bytes, self.spec.result_bytes(), 0)?;
-        match self.method {
-            Method::F64 => {
-                for (to, &x) in bytes.chunks_exact_mut(8).zip(&self.doubles.c) {
-                    let x = if x.is_nan() { f64::CANONICAL_NAN } else { x };
-                    to.copy_from_slice(&x.to_le_bytes());
-                }
-            }
-            Method::F32 => {
-                for (to, &x) in bytes.chunks_exact_mut(4).zip(&self.singles.c) {
-                    let x = if x.is_nan() { f32::CANONICAL_NAN } else { x };
-                    to.copy_from_slice(&x.to_le_bytes());
-                }
-            }
-            Method::Direct(sizes) => {
-                for (to, &x) in bytes
-                    .chunks_exact_mut(8 * sizes.c_limbs)
-                    .zip(&self.doubles.c)
-                {
-                    let x = x as i64;
-                    to.fill(if x < 0 { 0xff } else { 0 });
-                    to[..8].copy_from_slice(&x.to_le_bytes());
-                }
-            }
-            Method::Residues(_) => {
-                let residues = self
-                    .residues
-                    .as_mut()
-                    .ok_or(KernelError::Incomplete { what: "product" })?;
-                residues.finish(&mut bytes, &mut self.workspace)?;
-            }
+        if let Method::Direct(_) | Method::Residues(_) = self.method {
+            self.finish_integers(&mut bytes)?;
+        } else {
+            reserve(&mut bytes, self.spec.result_bytes())?;
+            self.finish_into(&mut |piece| bytes.extend_from_slice(piece))?;
         }
         Ok(bytes)
+    }
+
+    /// [`Self::finish`] for a caller who keeps the bytes elsewhere: `take` is called with one piece of
+    /// them after the other. Floats need no memory for it.
+    ///
+    /// # Errors
+    /// As [`Self::finish`]; nothing was taken then.
+    pub fn finish_into(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<(), KernelError> {
+        match self.method {
+            Method::F64 => {
+                self.complete()?;
+                pieces(&self.doubles.c, f64::to_le_bytes, take);
+            }
+            Method::F32 => {
+                self.complete()?;
+                pieces(&self.singles.c, f32::to_le_bytes, take);
+            }
+            Method::Direct(_) | Method::Residues(_) => {
+                let mut bytes = Vec::new();
+                self.finish_integers(&mut bytes)?;
+                take(&bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&self) -> Result<(), KernelError> {
+        if self.done == self.spec.inner {
+            Ok(())
+        } else {
+            Err(KernelError::Incomplete { what: "product" })
+        }
+    }
+
+    fn finish_integers(&mut self, bytes: &mut Vec<u8>) -> Result<(), KernelError> {
+        self.complete()?;
+        resize(bytes, self.spec.result_bytes(), 0)?;
+        if let Method::Direct(sizes) = self.method {
+            let width = 8 * sizes.c_limbs;
+            for (to, &x) in bytes.chunks_exact_mut(width).zip(&self.doubles.c) {
+                let x = x as i64;
+                to.fill(if x < 0 { 0xff } else { 0 });
+                to[..8].copy_from_slice(&x.to_le_bytes());
+            }
+            return Ok(());
+        }
+        let residues = self.residues.as_mut();
+        let residues = residues.ok_or(KernelError::Incomplete { what: "product" })?;
+        residues.finish(bytes, &mut self.workspace)
+    }
+}
+
+/// Bytes of C that are handed out at a time: they stay in the first-level cache.
+const PIECE: usize = 16 << 10;
+
+/// Hands out the bytes of `elements`, every NaN as the canonical one.
+fn pieces<T: Scalar, const BYTES: usize>(
+    elements: &[T],
+    bytes: impl Fn(T) -> [u8; BYTES],
+    take: &mut dyn FnMut(&[u8]),
+) {
+    let mut piece = [0; PIECE];
+    for elements in elements.chunks(PIECE / BYTES) {
+        for (to, &x) in piece.chunks_exact_mut(BYTES).zip(elements) {
+            // A NaN alone has no order, not even with itself.
+            let x = if x.partial_cmp(&x).is_some() {
+                x
+            } else {
+                T::CANONICAL_NAN
+            };
+            to.copy_from_slice(&bytes(x));
+        }
+        take(&piece[..elements.len() * BYTES]);
     }
 }
 
