@@ -1,6 +1,8 @@
 //! The instances of the micro-kernels. This file, and that of [`pairs`], are the only ones that ask for the
 //! architecture.
 
+#[cfg(any(test, all(target_arch = "wasm32", target_feature = "relaxed-simd")))]
+mod fuses;
 pub(crate) mod pairs;
 mod portable;
 mod widest;

@@ -7,9 +7,25 @@ use super::{List, instance};
 use crate::gemm::Class;
 use crate::microkernel::{Blocking, Kernel, Vector};
 
+/// Rows to columns.
+#[inline(always)]
+fn turn_f64([x, y]: [v128; 2]) -> [v128; 2] {
+    [i64x2_shuffle::<0, 2>(x, y), i64x2_shuffle::<1, 3>(x, y)]
+}
+
+/// Rows to columns.
+#[inline(always)]
+fn turn_f32([x, y, z, w]: [v128; 4]) -> [v128; 4] {
+    let left = |x, y| i32x4_shuffle::<0, 4, 1, 5>(x, y);
+    let right = |x, y| i32x4_shuffle::<2, 6, 3, 7>(x, y);
+    let [first, second] = turn_f64([left(x, y), left(z, w)]);
+    let [third, fourth] = turn_f64([right(x, y), right(z, w)]);
+    [first, second, third, fourth]
+}
+
 /// Implements [`Vector`] for one lane type: `RELAXED` or `Separate`.
 macro_rules! vector {
-    ($name:ident, $scalar:ty, $lanes:expr, $splat:ident, $mul:ident, $add:ident, $madd:ident) => {
+    ($name:ident, $scalar:ty, $lanes:expr, $splat:ident, $mul:ident, $add:ident, $madd:ident, $turn:ident) => {
         #[derive(Clone, Copy)]
         struct $name<const RELAXED: bool>(v128);
 
@@ -33,6 +49,28 @@ macro_rules! vector {
                 unsafe { v128_store(to.cast(), self.0) }
             }
 
+            // Chromium 156, a column of 1,000 × 1,000: singles 1.6 to 1.9 times as fast, doubles 1.1 to 1.2.
+            const SQUARES: bool = true;
+
+            #[inline(always)]
+            unsafe fn square(
+                mut self,
+                a: *const $scalar,
+                stride: usize,
+                b: *const $scalar,
+                step: usize,
+            ) -> Self {
+                // SAFETY: those elements are readable, says the caller.
+                unsafe {
+                    let rows = core::array::from_fn(|i| v128_load(a.add(i * stride).cast()));
+                    for (p, column) in $turn(rows).into_iter().enumerate() {
+                        let b = Self::splat(*b.add(p * step));
+                        self = Self::multiply_add(Self(column), b, self);
+                    }
+                    self
+                }
+            }
+
             #[inline(always)]
             unsafe fn multiply_add(a: Self, b: Self, c: Self) -> Self {
                 #[cfg(target_feature = "relaxed-simd")]
@@ -52,7 +90,8 @@ vector!(
     f64x2_splat,
     f64x2_mul,
     f64x2_add,
-    f64x2_relaxed_madd
+    f64x2_relaxed_madd,
+    turn_f64
 );
 vector!(
     F32x4,
@@ -61,7 +100,8 @@ vector!(
     f32x4_splat,
     f32x4_mul,
     f32x4_add,
-    f32x4_relaxed_madd
+    f32x4_relaxed_madd,
+    turn_f32
 );
 
 // V8 allots 15 registers. `Separate` takes one for the product, and a chain is as long as an addition,
@@ -162,24 +202,19 @@ instance!(
     chains = 12,
 );
 
-/// `Fused` if this engine's relaxed multiply-add rounds once, else `Any`.
-///
-/// The operands make the difference visible: (1+ε)² − (1+2ε) is ε² when rounded once and 0 when the
-/// product is rounded first (ε² is below half a unit in the last place).
+/// `Fused` if this engine's relaxed multiply-add rounds once, else `Any`. The engine must not compute it
+/// in advance, perhaps in another way.
 #[cfg(target_feature = "relaxed-simd")]
 fn relaxed_class() -> Class {
     use core::hint::black_box;
-    let e = f64::from_bits(0x3e40_0000_0000_0000); // 2^-27
-    let a = black_box(f64x2_splat(1.0 + e));
-    let c = black_box(f64x2_splat(-(1.0 + 2.0 * e)));
-    let double = f64x2_extract_lane::<0>(black_box(f64x2_relaxed_madd(a, a, c))) == e * e;
-    let e = f32::from_bits(0x3980_0000); // 2^-12
-    let a = black_box(f32x4_splat(1.0 + e));
-    let c = black_box(f32x4_splat(-(1.0 + 2.0 * e)));
-    let single = f32x4_extract_lane::<0>(black_box(f32x4_relaxed_madd(a, a, c))) == e * e;
-    if double && single {
-        Class::Fused
-    } else {
-        Class::Any
-    }
+    super::fuses::class(
+        |a, b, c| {
+            let [a, b, c] = [a, b, c].map(|x| black_box(f64x2_splat(x)));
+            f64x2_extract_lane::<0>(black_box(f64x2_relaxed_madd(a, b, c)))
+        },
+        |a, b, c| {
+            let [a, b, c] = [a, b, c].map(|x| black_box(f32x4_splat(x)));
+            f32x4_extract_lane::<0>(black_box(f32x4_relaxed_madd(a, b, c)))
+        },
+    )
 }
