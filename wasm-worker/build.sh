@@ -16,6 +16,8 @@ build() {
     RUSTFLAGS="-C target-feature=$2 --remap-path-prefix=$HOME=~ $keep $addresses" \
         wasm-pack build --profile wasm --no-opt --target web --no-typescript --no-pack --no-gitignore \
         --out-dir "../www/wasm/$1" . -- --locked
+    # A phone needs no documentation of the functions.
+    sed -i -e '/^ *\/\*\*.*\*\/ *$/d' -e '/^ *\/\*\*/,/\*\/ *$/d' "../www/wasm/$1/gemmesh_wasm_worker.js"
 }
 
 build simd +simd128

@@ -120,9 +120,10 @@ macro_rules! instance {
                 load: bool,
                 ahead: *const $scalar,
             ) {
-                // SAFETY: as for `run`. A row-major A is told apart because constant steps cost nothing.
+                // SAFETY: as for `run`. A row-major A is told apart because constant steps cost nothing;
+                // under WebAssembly they cost the same, and what a page loads counts.
                 unsafe {
-                    if a.step == 1 {
+                    if a.step == 1 && !cfg!(target_arch = "wasm32") {
                         let a = Strided { step: 1, ..a };
                         microkernel::run::<$scalar, $vector, R, V>(depth, a, b, c, row_stride, load, ahead);
                     } else {

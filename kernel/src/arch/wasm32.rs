@@ -49,8 +49,9 @@ macro_rules! vector {
                 unsafe { v128_store(to.cast(), self.0) }
             }
 
-            // Chromium 156, a column of 1,000 × 1,000: singles 1.6 to 1.9 times as fast, doubles 1.1 to 1.2.
-            const SQUARES: bool = true;
+            // Chromium 156, a column of 1,000 × 1,000: singles 1.6 to 1.9 times as fast. Doubles are at most 1.2
+            // times as fast, some sizes slower, and the code would be more to download.
+            const SQUARES: bool = $lanes == 4;
 
             #[inline(always)]
             unsafe fn square(
