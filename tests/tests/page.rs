@@ -186,6 +186,43 @@ fn a_benchmark_whose_thread_is_taken_away_says_so_and_can_be_started_again() {
     );
 }
 
+#[test]
+fn a_slab_that_the_browser_has_no_memory_for_fails_its_tile_alone() {
+    let (_node, browser) = page();
+    browser.script(
+        "window.heard = []; \
+         window.Worker = class extends EventTarget { \
+           postMessage({ type, sequence, buffer, into }) { \
+             const data = type === 'init' ? { type: 'ready' } \
+               : { type: 'slabDone', sequence, buffer, result: into && new Uint8Array(into, 0, 8) }; \
+             setTimeout(() => this.dispatchEvent(new MessageEvent('message', { data }))); \
+           } \
+           terminate() {} \
+         }; \
+         import('/js/compute-pool.js').then(async ({ ComputePool }) => { \
+           const pool = new ComputePool(null, '', { \
+             done: (slot, ms, result) => heard.push(`${slot} ${result.length}`), \
+             failed: (slot, why) => heard.push(`${slot} ${why ? 'failed' : ''}`), \
+           }); \
+           await pool.resize(4); \
+           const one = new Uint8Array(1); \
+           const slab = (rows) => ({ last: true, a: [{ block: one }], b: [], \
+             spec: { rows, cols: 1, c: { dtype: 'f64', limbs: 1 } } }); \
+           pool.compute(0, slab(1), () => ({ length: 2 ** 53 })); \
+           pool.compute(1, slab(2 ** 50), (block) => block); \
+           pool.compute(2, slab(2 ** 50), (block) => block); \
+           pool.abort(2); \
+           pool.compute(3, slab(1), (block) => block); \
+         }).catch((error) => heard.push(String(error)));",
+        &[],
+    );
+    browser.await_script(
+        "two refusals and one result",
+        PAGE_LIMIT,
+        "return window.heard.join() === '0 failed,1 failed,3 8' || (window.heard.length > 2 && Promise.reject(window.heard.join()))",
+    );
+}
+
 /// A node, and its page in a browser, connected.
 fn page() -> (Node, Browser) {
     let node = Options::loopback("home", &fresh_mesh()).start();

@@ -54,7 +54,7 @@ export class ComputePool {
     };
   }
 
-  /** Computes a slab; `bytesOf(block)` are the bytes of a block, which are copied. */
+  /** Computes a slab; `bytesOf(block)` are the bytes of a block, which are copied. What fails is told later. */
   compute(slot, slab, bytesOf) {
     let length = 0;
     const place = ({ block, part }) => {
@@ -65,14 +65,22 @@ export class ComputePool {
     };
     const a = slab.a.map(place);
     const b = slab.b.map(place);
-    const buffer = this.#take(length);
+    const known = this.#slots[slot];
+    known.pending = true;
+    let buffer;
+    let into;
+    try {
+      buffer = this.#take(length);
+      const { rows, cols, c } = slab.spec;
+      if (slab.last) into = this.#take(rows * cols * ELEMENT_BYTES[c.dtype] * c.limbs);
+    } catch (error) {
+      // The browser refuses the memory.
+      this.#refuse(slot, known.sequence, error.message);
+      return;
+    }
     const all = new Uint8Array(buffer);
     for (const { bytes, offset } of [...a, ...b]) all.set(bytes, offset);
     const without = ({ offset, length, part }) => ({ offset, length, part });
-    const known = this.#slots[slot];
-    known.pending = true;
-    const { rows, cols, c } = slab.spec;
-    const into = slab.last ? this.#take(rows * cols * ELEMENT_BYTES[c.dtype] * c.limbs) : undefined;
     const message = { ...slab, a: a.map(without), b: b.map(without), type: 'slab', sequence: known.sequence, buffer, into };
     known.worker.postMessage(message, into ? [buffer, into] : [buffer]);
   }
@@ -90,6 +98,16 @@ export class ComputePool {
     this.#slots.forEach((_, slot) => this.abort(slot));
   }
 
+  /** Says that a slot failed, unless that is forgotten until then. */
+  #refuse(slot, sequence, why) {
+    queueMicrotask(() => {
+      const known = this.#slots[slot];
+      if (known?.sequence !== sequence || !known.pending) return;
+      known.pending = false;
+      this.#listener.failed(slot, why);
+    });
+  }
+
   /** A buffer of at least `length` bytes: one that came back, since new memory is slow to touch. */
   #take(length) {
     const found = this.#buffers.findIndex((buffer) => buffer.byteLength >= length);
@@ -100,7 +118,7 @@ export class ComputePool {
   /** Takes the buffer of a slab, or of a result that nobody needs any more. */
   giveBack(buffer) {
     this.#buffers.push(buffer);
-    if (this.#buffers.length > 2 * this.#slots.length) this.#buffers.shift();
+    while (this.#buffers.length > 2 * this.#slots.length) this.#buffers.shift();
   }
 
   #create(number) {
