@@ -65,8 +65,11 @@ mod pack;
 mod pairs;
 pub mod peak;
 mod random;
+mod scalar;
+mod thin;
 pub mod tile;
 pub mod verify;
+mod workspace;
 
 pub use gemm::{Class, Scalar, Workspace, matmul, supports};
 pub use matrix::{KernelError, MatMut, MatRef};

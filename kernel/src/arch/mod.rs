@@ -81,6 +81,7 @@ macro_rules! instance {
         mod $module {
             use super::*;
             use crate::microkernel::{self, Strided, Vector};
+            use crate::thin;
 
             pub(super) const MR: usize = $mr;
             pub(super) const NR: usize = $nv * LANES;
@@ -148,7 +149,7 @@ macro_rules! instance {
             }
 
             /// # Safety
-            /// As [`microkernel::column`].
+            /// As [`thin::column`].
             $(#[$attribute])*
             unsafe fn column(
                 sizes: (usize, usize),
@@ -158,11 +159,11 @@ macro_rules! instance {
                 load: bool,
             ) {
                 // SAFETY: the caller keeps the contract.
-                unsafe { microkernel::column::<$scalar, $vector>(sizes, a, b, c, load) }
+                unsafe { thin::column::<$scalar, $vector>(sizes, a, b, c, load) }
             }
 
             /// # Safety
-            /// As [`microkernel::outer`].
+            /// As [`thin::outer`].
             $(#[$attribute])*
             unsafe fn outer(
                 sizes: (usize, usize),
@@ -172,7 +173,7 @@ macro_rules! instance {
                 load: bool,
             ) {
                 // SAFETY: the caller keeps the contract.
-                unsafe { microkernel::outer::<$scalar, $vector>(sizes, a, b, c, load) }
+                unsafe { thin::outer::<$scalar, $vector>(sizes, a, b, c, load) }
             }
 
             const fn least(v: usize) -> usize {
