@@ -112,7 +112,7 @@ function about({ isolated, ort, tfjs, agent }) {
   console.log(`peers: onnxruntime-web ${ort} · tfjs-backend-wasm ${tfjs}; one thread each`);
   console.log('GFLOP/s, best of turns. "all" is with the bytes of A and B in and those of C out, as onnxruntime has');
   console.log('them (into memory that is used again, as the page does); tfjs has its operands in its memory. Ratios');
-  console.log('are like with like.');
+  console.log('are like with like. Integers: the first 512 rows and columns of C, in slabs of 256, as a job has them.');
 }
 
 function row({ dtype, n, bits, figures }) {

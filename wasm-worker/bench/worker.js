@@ -7,6 +7,8 @@ importScripts('peers/tfjs-core/dist/tf-core.min.js', 'peers/tfjs-backend-wasm/di
 const TURN_MS = 80;
 /** Inner indices in a slab of integers, as in examples/exact.rs; divides every size. */
 const INT_DEPTH = 256;
+/** Rows and columns of a tile of integers at most, as in examples/exact.rs: those of a job have no larger results. */
+const INT_EDGE = 512;
 const BUILDS = ['relaxed', 'simd'];
 const BYTES = { f64: 8, f32: 4, int: 8 };
 
@@ -65,8 +67,9 @@ function ours(builds, dtype, n, bits) {
   const blocks = [operand(dtype, n, bits), operand(dtype, n, bits)].map((array) => new Uint8Array(array.buffer));
   const bytes = BYTES[dtype];
   const limbs = dtype === 'int' && 2 * bits + Math.ceil(Math.log2(n)) + 1 > 64 ? Math.ceil((2 * bits + Math.ceil(Math.log2(n)) + 1) / 64) : 1;
+  const edge = dtype === 'int' ? Math.min(n, INT_EDGE) : n;
   const element = (count) => ({ dtype, limbs: count });
-  const spec = { class: dtype === 'int' ? 'exact' : 'any', rows: n, cols: n, inner: n, a: element(1), a_bits: bits, b: element(1), b_bits: bits, c: element(limbs) };
+  const spec = { class: dtype === 'int' ? 'exact' : 'any', rows: edge, cols: edge, inner: n, a: element(1), a_bits: bits, b: element(1), b_bits: bits, c: element(limbs) };
   // Integers come in slabs as a job's do: their residues would not fit into a worker's memory at once.
   const depth = dtype === 'int' ? Math.min(n, INT_DEPTH) : n;
   const part = (row, col, rows, cols) => ({ index: 0, block_cols: n, src_row: row, src_col: col, dst_row: 0, dst_col: 0, rows, cols });
@@ -79,15 +82,15 @@ function ours(builds, dtype, n, bits) {
       task.begin(spec);
       for (let at = 0; at < n; at += depth) {
         task.beginSlab(depth);
-        task.putA(blocks[0], part(0, at, n, depth));
-        task.putB(blocks[1], part(at, 0, depth, n));
+        task.putA(blocks[0], part(0, at, edge, depth));
+        task.putB(blocks[1], part(at, 0, depth, edge));
         const start = performance.now();
         task.accumulate();
         time += performance.now() - start;
       }
       return time;
     };
-    const c = new Uint8Array(n * n * bytes * limbs);
+    const c = new Uint8Array(edge * edge * bytes * limbs);
     runners[build] = {
       // An exact product is whole only when its digits are put together.
       turn(times) {
@@ -100,7 +103,7 @@ function ours(builds, dtype, n, bits) {
         }
         return time / times;
       },
-      operations: 2 * n ** 3,
+      operations: 2 * edge ** 2 * n,
       end: () => task.free(),
     };
     runners[`${build} whole`] = {
@@ -112,7 +115,7 @@ function ours(builds, dtype, n, bits) {
         }
         return (performance.now() - start) / times;
       },
-      operations: 2 * n ** 3,
+      operations: 2 * edge ** 2 * n,
     };
   }
   return runners;

@@ -12,6 +12,9 @@ use gemmesh_wasm_worker::task::{Task, TaskSpec, placement};
 /// Inner indices in a slab, as in the browser: a compute worker's memory is bounded. Divides every N.
 const DEPTH: u32 = 256;
 
+/// Rows and columns of a tile at most, as in the browser: those of a job have no larger results.
+const EDGE: u32 = 512;
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let seconds = arguments.next().and_then(|text| text.parse().ok());
@@ -35,10 +38,11 @@ fn speed(bits: u32, n: u32, budget: Duration) -> f64 {
     };
     // A sum of n products of two numbers below 2^bits, and a sign.
     let c_bits = 2 * bits + n.next_power_of_two().trailing_zeros() + 1;
+    let edge = EDGE.min(n);
     let spec = TaskSpec {
         class: KernelClass::Exact,
-        rows: n.into(),
-        cols: n.into(),
+        rows: edge.into(),
+        cols: edge.into(),
         inner: n.into(),
         a: element(1),
         a_bits: bits,
@@ -70,7 +74,7 @@ fn speed(bits: u32, n: u32, budget: Duration) -> f64 {
         let mut time = Duration::ZERO;
         for at in (0..n).step_by(depth as usize) {
             task.begin_slab(depth as usize).expect("a slab");
-            let (a, b) = (part(0, at, n, depth), part(at, 0, depth, n));
+            let (a, b) = (part(0, at, edge, depth), part(at, 0, depth, edge));
             task.put_a(&block[..], placement(&a)).expect("a block of A");
             task.put_b(&block[..], placement(&b)).expect("a block of B");
             let start = Instant::now();
@@ -82,5 +86,5 @@ fn speed(bits: u32, n: u32, budget: Duration) -> f64 {
         best = best.min((time + start.elapsed()).as_secs_f64());
         turns += 1;
     }
-    2.0 * f64::from(n).powi(3) / best / 1e9
+    2.0 * f64::from(edge).powi(2) * f64::from(n) / best / 1e9
 }

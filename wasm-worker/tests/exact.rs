@@ -82,7 +82,7 @@ fn integers_of_every_way_agree_with_the_definition() {
                 (0..count)
                     .map(|_| {
                         let magnitude = (next() >> (64 - bits)) as i64;
-                        if next() % 2 == 0 {
+                        if next().is_multiple_of(2) {
                             magnitude
                         } else {
                             -magnitude
