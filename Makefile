@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build wasm windows demo run check test bench bench-kernel bench-browser miri verify fix clean help
+.PHONY: build wasm windows demo run check test bench bench-kernel bench-browser miri sim sim-bugs verify fix clean help
 
 # Tools that scripts/bootstrap.sh had to build come first, then the person's own.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -63,6 +63,15 @@ bench-browser: wasm ## the page's kernel next to other libraries, in one headles
 miri: ## the kernel's unsafe code, interpreted by Miri (nightly Rust; some minutes)
 	@scripts/bootstrap.sh rust cc
 	@scripts/miri.sh
+
+sim: ## meshes under faults, one a seed, on all cores (make sim SEEDS=1000000 FROM=0; one, with all it says: make sim SEED=7)
+	@scripts/bootstrap.sh rust cc
+	@cargo build --release --quiet -p gemmesh-tests --bin sim
+	@target/release/sim $(if $(SEED),seed $(SEED),$(or $(FROM),0) $(or $(SEEDS),20000))
+
+sim-bugs: ## deliberate bugs, each of which the simulator must find
+	@scripts/bootstrap.sh rust cc
+	@scripts/sim-bugs.sh
 
 verify: wasm ## read-only checks: format, lints, docs, no_std, licences, advisories
 	@scripts/verify.sh

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Every test, or the named steps of them: scripts/test.sh [host] [wasm] [aarch64] [windows]
+# Every test, or the named steps of them: scripts/test.sh [host] [sim] [wasm] [aarch64] [windows]
 #
 #   host      unit and property tests, examples of the documentation, real processes on loopback and in
 #             network namespaces, the browser, NumPy, the README
+#   sim       20,000 simulated meshes under faults
 #   wasm      the page's kernel in headless Chromium and Firefox
 #   aarch64   the kernel's tests and the program as 64-bit Arm Linux, under qemu
 #   windows   the program compiled for Windows
@@ -14,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH=$PWD/.cache/tools/bin:$PATH:$HOME/.cargo/bin
 
 steps=("$@")
-[ ${#steps[@]} != 0 ] || steps=(host wasm aarch64 windows)
+[ ${#steps[@]} != 0 ] || steps=(host sim wasm aarch64 windows)
 logs=target/test-logs
 mkdir -p "$logs"
 rm -f "$logs"/*
@@ -51,10 +52,11 @@ prepare() {
     for name in "${steps[@]}"; do
         case $name in
             host) needs+=(browser netns python) ;;
+            sim) ;;
             wasm) needs+=(browser firefox) ;;
             aarch64 | windows) needs+=(cross) ;;
             *)
-                printf 'no such step: %s (host, wasm, aarch64, windows)\n' "$name" >&2
+                printf 'no such step: %s (host, sim, wasm, aarch64, windows)\n' "$name" >&2
                 exit 2
                 ;;
         esac
@@ -69,6 +71,7 @@ table+=("$(printf '%-10s %32d s' build $((SECONDS - begin)))")
 for name in "${steps[@]}"; do
     case $name in
         host) step host 1200 cargo test --workspace --no-fail-fast --quiet ;;
+        sim) step sim 300 make --no-print-directory sim SEEDS=20000 ;;
         wasm) step wasm 900 scripts/wasm-test.sh ;;
         aarch64) step aarch64 900 scripts/cross.sh aarch64 ;;
         windows) step windows 600 scripts/cross.sh windows ;;

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
@@ -22,6 +22,7 @@ use crate::config::NodeConfig;
 use crate::driver::Event;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::net::guard::Members;
 use crate::store::Store;
 use crate::{link, os, submit};
 
@@ -35,8 +36,8 @@ pub(crate) struct View {
     pub(crate) jobs: BTreeMap<JobId, JobView>,
     /// Every device, this one included.
     pub(crate) devices: Vec<DeviceEntry>,
-    /// The IP addresses of the nodes that are linked.
-    pub(crate) members: Vec<IpAddr>,
+    /// Whose pages may open `/ws`.
+    pub(crate) members: Members,
 }
 
 /// A job as last heard of.
@@ -88,6 +89,8 @@ pub(crate) struct Inner {
     pub(crate) links: AtomicU64,
     pub(crate) metrics: Metrics,
     pub(crate) results: Arc<Semaphore>,
+    pub(crate) client: reqwest::Client,
+    pub(crate) healing: tokio::sync::Mutex<()>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -129,6 +132,16 @@ impl App {
     /// KiB of results that may be checked and stored at a time.
     pub(crate) fn results(&self) -> Arc<Semaphore> {
         self.0.results.clone()
+    }
+
+    /// For requests to other nodes.
+    pub(crate) fn client(&self) -> &reqwest::Client {
+        &self.0.client
+    }
+
+    /// Held while a damaged matrix is replaced: one at a time.
+    pub(crate) fn healing(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.healing
     }
 
     /// Prometheus text.
@@ -201,13 +214,19 @@ impl App {
 
     /// Where the coordinator of another node's job listens.
     pub fn coordinator_address(&self, job: JobId) -> Option<String> {
+        let coordinator = self.view().jobs.get(&job)?.status.coordinator;
+        self.address_of(coordinator)
+    }
+
+    /// Where a node listens, if it lives.
+    pub fn address_of(&self, device: DeviceId) -> Option<String> {
         let view = self.view();
-        let coordinator = view.jobs.get(&job)?.status.coordinator;
-        let entry = view
-            .devices
-            .iter()
-            .find(|entry| entry.device == coordinator)?;
-        (entry.state != DeviceState::Lost).then(|| entry.address.clone())
+        let entry = view.devices.iter().find(|entry| {
+            entry.device == device
+                && entry.kind == DeviceKind::Native
+                && entry.state != DeviceState::Lost
+        })?;
+        Some(entry.address.clone()).filter(|address| !address.is_empty())
     }
 
     /// Where the other live nodes listen.
@@ -308,10 +327,10 @@ impl App {
         self.tell(Event::DialFailed { address, reason }).await;
     }
 
-    /// The addresses of connected nodes, as each said of itself on its own link: pages served by
-    /// them may open `/ws` here.
+    /// The addresses of nodes that are linked, or were until lately, as each said of itself on its own
+    /// link: pages served by them may open `/ws` here.
     pub fn member_ips(&self) -> Vec<IpAddr> {
-        self.view().members.clone()
+        self.view().members.list(Instant::now())
     }
 
     /// Pumps one WebSocket of binary messages until it closes.

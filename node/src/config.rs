@@ -27,6 +27,9 @@ pub struct NodeConfig {
     pub memory: u64,
     /// Bytes that bodies and the store may take.
     pub disk: u64,
+    /// Other nodes that are to hold what is needed to continue a job of this one, at most
+    /// [`gemmesh_protocol::replication::BACKUPS_MAX`].
+    pub backups: usize,
     /// How long results and unused matrices live.
     pub result_ttl: Duration,
     /// Further values of `Host` that are accepted.

@@ -2,6 +2,7 @@
 //! output is carried out before the next event is looked at. Nothing here waits: what takes time
 //! runs in a task of its own and comes back as an event.
 
+mod copies;
 mod event;
 mod inputs;
 mod outputs;
@@ -16,15 +17,16 @@ use gemmesh_protocol::id::{BlockId, DeviceId, JobId, LeaseId, MatrixId};
 use gemmesh_protocol::io::{Checked, Input, LinkId, Output};
 use gemmesh_protocol::job::{JobHeader, Operand};
 use gemmesh_protocol::message::Message;
+use gemmesh_protocol::replication::Restored;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{App, View, refusal_text};
 use crate::compute::{SlabOutcome, Slots};
 use crate::link::LinkQueue;
 use crate::os;
-use crate::store::StoredJob;
 use crate::verify::Verifier;
 
+use copies::Copies;
 pub(crate) use event::Event;
 
 /// Events waiting for the loop. Readers of links wait when it is full, which slows their peers.
@@ -37,6 +39,7 @@ pub(crate) struct Job {
     a: MatrixId,
     b: MatrixId,
     verifier: Option<Arc<Verifier>>,
+    backups: Vec<DeviceId>,
 }
 
 impl Job {
@@ -47,6 +50,7 @@ impl Job {
             a,
             b,
             verifier: None,
+            backups: Vec::new(),
         }
     }
 }
@@ -65,6 +69,7 @@ pub(crate) struct Driver {
     links: BTreeMap<LinkId, LinkQueue>,
     jobs: BTreeMap<JobId, Job>,
     cache: HashMap<BlockId, Bytes>,
+    copies: Copies,
     registrations: BTreeMap<String, Vec<oneshot::Sender<Result<DeviceId, String>>>>,
     cancellations: BTreeMap<JobId, Vec<oneshot::Sender<()>>>,
     /// Jobs that have ended and are not recorded so yet.
@@ -108,6 +113,7 @@ impl Driver {
             links: BTreeMap::new(),
             jobs: BTreeMap::new(),
             cache: HashMap::new(),
+            copies: Copies::default(),
             registrations: BTreeMap::new(),
             cancellations: BTreeMap::new(),
             recording: BTreeSet::new(),
@@ -117,26 +123,17 @@ impl Driver {
         driver
     }
 
-    /// Continues the jobs of an earlier run.
-    pub(crate) fn restore(&mut self, jobs: Vec<StoredJob>) {
-        for stored in jobs {
-            let job = Job::new(Arc::new(stored.header.clone()));
-            let id = stored.header.job;
-            if stored.ended.is_none() {
-                tracing::info!(job = %id, done = stored.done.len(), "continuing a job");
-                self.jobs.insert(id, job);
+    /// Brings back the jobs of an earlier run. Who goes on with them is settled with the other nodes.
+    pub(crate) fn restore(&mut self, jobs: Vec<Restored>, expired: Vec<JobId>) {
+        self.handle(Input::Expired { jobs: expired });
+        for restored in jobs {
+            let job = restored.taken.header.job;
+            if restored.ended.is_none() {
+                let (tiles, epoch) = (restored.held.len(), restored.epoch.counter);
+                tracing::info!(%job, tiles, epoch, "a job that has not ended is on the disk");
             }
-            self.handle(Input::Restore {
-                header: Box::new(stored.header),
-                submitted: stored.submitted,
-                elapsed: gemmesh_protocol::time::Span::from_millis(
-                    os::wall().0.saturating_sub(stored.submitted.0),
-                ),
-                done: stored.done,
-                contributors: stored.contributors,
-                ended: stored.ended,
-            });
-            self.changed.insert(id);
+            self.handle(Input::Restore(Box::new(restored)));
+            self.changed.insert(job);
         }
         self.publish_jobs();
     }

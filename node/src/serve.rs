@@ -59,7 +59,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
     let device = identity::load(&config.data_dir).map_err(|error| unusable(&error))?;
     let store = Store::open(&config.data_dir, config.disk, config.memory)
         .map_err(|error| unusable(&error))?;
-    let stored = store.load_jobs().await;
+    let (stored, expired) = (store.load_jobs(device).await, store.expired_jobs());
 
     let listener = net::bind(&config)
         .await
@@ -102,6 +102,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
             seed: u64::from_le_bytes(os::random()),
             cache_bytes: config.memory / 4,
             devices_max: DEVICES_MAX,
+            backups: config.backups,
         },
         os::now(),
     );
@@ -122,6 +123,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
         links: AtomicU64::new(0),
         metrics: Metrics::new(),
         results: Arc::new(Semaphore::new(RESULTS_KIB_MAX)),
+        client: net::client(),
+        healing: tokio::sync::Mutex::default(),
         shutdown: shutdown.clone(),
         config,
     });
@@ -135,7 +138,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
         changes,
     };
     let mut driver = Driver::new(parts);
-    driver.restore(stored);
+    driver.restore(stored, expired);
     let driver = tokio::spawn(driver.run());
 
     for peer in &app.config().peers {

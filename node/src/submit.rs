@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use gemmesh_kernel::exact;
-use gemmesh_protocol::id::{JobId, MatrixId};
+use gemmesh_protocol::id::{BlockId, Epoch, JobId, MatrixId};
 use gemmesh_protocol::job::{JobHeader, KernelClass};
 use gemmesh_protocol::matrix::{Dtype, ElementType, LIMBS_MAX, Manifest};
 use gemmesh_protocol::plan;
+use gemmesh_protocol::replication::Taken;
 use gemmesh_protocol::status::DeviceState;
 use tokio::sync::oneshot;
 
 use crate::app::{App, SubmitRequest, Submitted};
-use crate::driver::{Event, Job};
+use crate::driver::Event;
 use crate::error::ApiError;
 use crate::os;
 use crate::store::{Missing, StoreError};
@@ -94,20 +95,24 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let submitted = os::wall();
+    let taken = Taken {
+        header,
+        submitted: os::wall(),
+        token: BlockId::of(token.as_bytes()),
+    };
+    let first = Epoch {
+        counter: 1,
+        device: app.device(),
+    };
     app.store()
-        .insert_job(&header, submitted, &token)
+        .insert_job(&taken, first)
         .await
         .map_err(not_stored)?;
-    let job = header.job;
-    let (reply, taken) = oneshot::channel();
-    let header = Arc::new(header);
-    let event = Event::Submit {
-        job: Job::new(header),
-        submitted,
-        reply,
-    };
-    if !app.tell(event).await || taken.await.is_err() {
+    let job = taken.header.job;
+    let (reply, is_taken) = oneshot::channel();
+    let taken = Box::new(taken);
+    let event = Event::Submit { taken, reply };
+    if !app.tell(event).await || is_taken.await.is_err() {
         return Err(ApiError::new(
             503,
             "stopping",

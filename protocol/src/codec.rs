@@ -2,6 +2,9 @@
 //! names, so that versions can differ) and the payload as `bin`. The payload comes last, so a
 //! receiver slices it off without copying.
 
+#[cfg(any(test, target_arch = "wasm32"))]
+mod read;
+
 use crate::message::{Header, Message};
 
 /// The most bytes of a header: the manifests of both operands at their largest, and room.
@@ -62,11 +65,7 @@ pub fn decode(frame: &[u8]) -> Result<(Header, usize), FrameError> {
         return Err(FrameError::TooLong);
     }
     let rest = frame.strip_prefix(&[0x92]).ok_or(FrameError::Shape)?;
-    let mut bin = rest;
-    let mut deserializer = rmp_serde::Deserializer::new(&mut bin);
-    deserializer.set_max_depth(DEPTH_MAX);
-    let header: Header = serde::Deserialize::deserialize(&mut deserializer)
-        .map_err(|error| FrameError::Header(error.to_string()))?;
+    let (header, bin) = read_header(rest)?;
     let (len, start) = match *bin {
         [0xc4, len, ..] => (usize::from(len), 2),
         [0xc5, a, b, ..] => (usize::from(u16::from_be_bytes([a, b])), 3),
@@ -85,6 +84,31 @@ pub fn decode(frame: &[u8]) -> Result<(Header, usize), FrameError> {
     }
     Ok((header, frame.len() - len))
 }
+
+/// A header, and what comes after it.
+#[cfg(not(target_arch = "wasm32"))]
+fn read_header(mut bytes: &[u8]) -> Result<(Header, &[u8]), FrameError> {
+    let mut deserializer = rmp_serde::Deserializer::new(&mut bytes);
+    deserializer.set_max_depth(DEPTH_MAX);
+    let header = serde::Deserialize::deserialize(&mut deserializer)
+        .map_err(|error| FrameError::Header(error.to_string()))?;
+    Ok((header, bytes))
+}
+
+/// As above, in little code.
+#[cfg(any(test, target_arch = "wasm32"))]
+mod small {
+    use super::*;
+
+    pub fn read_header(bytes: &[u8]) -> Result<(Header, &[u8]), FrameError> {
+        let mut reader = read::Reader::new(bytes, DEPTH_MAX);
+        let header = serde::Deserialize::deserialize(&mut reader)
+            .map_err(|error| FrameError::Header(error.to_string()))?;
+        Ok((header, reader.rest()))
+    }
+}
+#[cfg(target_arch = "wasm32")]
+use small::read_header;
 
 #[cfg(test)]
 mod tests {

@@ -4,19 +4,21 @@
 //! messages that travel between devices: the own worker is to the own jobs a worker like any other.
 
 mod effects;
+mod replication;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::id::{DeviceId, JobId};
-use crate::io::{Config, DoneTile, Input, LinkId, Output};
+use crate::id::{DeviceId, JobId, MatrixId};
+use crate::io::{Config, Input, LinkId, Output};
 use crate::job::JobHeader;
 use crate::membership::{self, Fate, Membership};
 use crate::message::{DeviceRecord, Header, Message};
 use crate::prng::Prng;
 use crate::remote::{self, RemoteJobs};
+use crate::replication::{Backup, Log, Taken};
 use crate::scheduler::{self, Scheduler};
-use crate::status::{DeviceEntry, DeviceState, JobStatus};
-use crate::time::{Instant, Span, WallTime};
+use crate::status::{DeviceEntry, DeviceState, JobState, JobStatus};
+use crate::time::{Instant, Span};
 use crate::timer::earliest;
 use crate::worker::{self, Worker};
 
@@ -30,8 +32,18 @@ pub struct Engine<P> {
     membership: Membership,
     worker: Worker<P>,
     jobs: BTreeMap<JobId, Scheduler<P>>,
-    /// Own jobs that have ended.
+    /// Jobs that other nodes, or nobody, coordinates and this one could continue.
+    backups: BTreeMap<JobId, Backup<P>>,
+    /// Jobs that have ended and whose end backups have not all copied.
+    closing: BTreeMap<JobId, Log>,
+    /// Jobs that have ended, coordinated or backed up here.
     ended: BTreeMap<JobId, JobStatus>,
+    amends: BTreeMap<JobId, replication::Amendment>,
+    /// Jobs whose time is over.
+    forgotten: replication::Forgotten,
+    backups_max: usize,
+    /// Nodes that are linked.
+    linked: BTreeMap<DeviceId, LinkId>,
     remote: RemoteJobs,
     /// Devices that returned a wrong tile.
     quarantined: BTreeSet<DeviceId>,
@@ -66,7 +78,13 @@ impl<P: Clone> Engine<P> {
             membership: Membership::new(&config, now),
             worker,
             jobs: BTreeMap::new(),
+            backups: BTreeMap::new(),
+            closing: BTreeMap::new(),
             ended: BTreeMap::new(),
+            amends: BTreeMap::new(),
+            forgotten: replication::Forgotten::default(),
+            backups_max: config.backups,
+            linked: BTreeMap::new(),
             remote: RemoteJobs::default(),
             quarantined: BTreeSet::new(),
             reached: BTreeMap::new(),
@@ -93,7 +111,8 @@ impl<P: Clone> Engine<P> {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let jobs = self.jobs.values().filter_map(Scheduler::poll_timeout).min();
         let own = earliest(self.membership.poll_timeout(), self.worker.poll_timeout());
-        earliest(earliest(own, jobs), self.remote.poll_timeout())
+        let others = earliest(self.remote.poll_timeout(), self.replication_timeout());
+        earliest(earliest(own, jobs), others)
     }
 
     /// The status of a job, own or of another node.
@@ -101,23 +120,33 @@ impl<P: Clone> Engine<P> {
         let own = self.jobs.get(&job).map(|job| job.status(now));
         own.or_else(|| self.ended.get(&job).cloned())
             .or_else(|| self.remote.status(job, now))
+            .or_else(|| self.backups.get(&job).map(|backup| backup.status(now)))
     }
 
     /// The status of every job known, own and of other nodes, newest first.
     pub fn jobs(&self, now: Instant) -> Vec<JobStatus> {
-        let mut jobs: Vec<JobStatus> = self.own_jobs(now);
+        let running = self.jobs.values().map(|job| job.status(now));
+        let mut jobs: Vec<JobStatus> = running.chain(self.ended.values().cloned()).collect();
         let own = |job: JobId| self.coordinates(job);
         jobs.extend(self.remote.all(now).filter(|status| !own(status.job)));
+        let silent = |job: &JobId| self.remote.status(*job, now).is_none();
+        let backups = self.backups.iter().filter(|(job, _)| silent(job));
+        jobs.extend(backups.map(|(_, backup)| backup.status(now)));
         jobs.sort_by_key(|status| std::cmp::Reverse((status.submitted, status.job)));
         jobs
     }
 
+    /// Those that this node coordinates or coordinated: for others it does not speak.
     fn own_jobs(&self, now: Instant) -> Vec<JobStatus> {
         let running = self.jobs.values().map(|job| job.status(now));
-        running.chain(self.ended.values().cloned()).collect()
+        let ended = self
+            .ended
+            .values()
+            .filter(|status| status.coordinator == self.me());
+        running.chain(ended.cloned()).collect()
     }
 
-    /// Whether this node took the job.
+    /// Whether this node coordinates the job, or has its end.
     pub fn coordinates(&self, job: JobId) -> bool {
         self.jobs.contains_key(&job) || self.ended.contains_key(&job)
     }
@@ -166,24 +195,40 @@ impl<P: Clone> Engine<P> {
                 keep,
             } => self.membership.handle_hint(address, device, keep, now),
             Input::DialFailed { address } => self.membership.handle_dial_failed(&address, now),
-            Input::Submit { header, submitted } => {
-                self.take_job(*header, submitted, Span(0), Vec::new(), &[], now);
-            }
-            Input::Restore {
-                header,
-                submitted,
-                elapsed,
-                done,
-                contributors,
-                ended,
-            } => match ended {
-                Some(status) => {
-                    self.ended.insert(header.job, status);
-                    self.outputs
-                        .push_back(Output::JobChanged { job: header.job });
+            Input::Submit { taken } => self.take_job(*taken, now),
+            Input::Restore(restored) => self.restore(*restored, now),
+            Input::Expired { jobs } => {
+                for job in jobs {
+                    self.forgotten.insert(job);
                 }
-                None => self.take_job(*header, submitted, elapsed, done, &contributors, now),
-            },
+            }
+            Input::Claimed { job, epoch } => self.handle_claimed(job, epoch, now),
+            Input::Recorded {
+                job,
+                epoch,
+                sequence,
+            } => self.with_backup(job, |backup| backup.handle_recorded(epoch, sequence)),
+            Input::Unable { job, reason } => {
+                // It may coordinate the job since it asked its disk.
+                self.with_job(job, |job| job.fail(reason, now));
+                self.with_backup(job, |backup| backup.handle_unable(now));
+            }
+            Input::MatrixCopied { job, matrix, there } => {
+                self.handle_copied(job, matrix, there, now);
+            }
+            Input::TileFetched {
+                job,
+                tile,
+                from,
+                payload,
+            } => {
+                if self.jobs.contains_key(&job) {
+                    self.with_job(job, |job| job.handle_fetched(tile, from, payload, now));
+                } else {
+                    let payload = payload.map(|(payload, _)| payload);
+                    self.with_backup(job, |backup| backup.handle_fetched(tile, payload, now));
+                }
+            }
             Input::Cancel { job } => self.with_job(job, |job| job.cancel(now)),
             Input::Fail { job, reason } => self.with_job(job, |job| job.fail(reason, now)),
             Input::Forget { job } => self.forget(job, now),
@@ -196,11 +241,13 @@ impl<P: Clone> Engine<P> {
             } => self.with_job(job, |job| {
                 job.handle_verified(tile, lease, checked, payload, now);
             }),
-            Input::Persisted { job, tile } => {
-                self.with_job(job, |job| job.handle_persisted(tile, now));
+            Input::Persisted { job, tile, digest } => {
+                self.with_job(job, |job| job.handle_persisted(tile, digest, now));
+                self.with_backup(job, |backup| backup.handle_persisted(tile, digest, now));
             }
             Input::Finished { job, result } => {
                 self.with_job(job, |job| job.handle_finished(result, now));
+                self.with_backup(job, |backup| backup.handle_finished(result, now));
             }
             Input::Traffic { job, bytes } => self.with_job(job, |job| job.handle_traffic(bytes)),
             Input::BlockReady {
@@ -274,19 +321,43 @@ impl<P: Clone> Engine<P> {
             | Message::Result { job, .. } => {
                 if self.jobs.contains_key(&job) {
                     self.hand_to_job(from, body, Some((payload, payload_bytes)), now);
-                } else {
+                } else if !self.backups.contains_key(&job) {
                     // It has ended, or this node was restarted without it.
                     self.send(from, Message::Closed { job }, None);
                 }
+                // Else another node coordinates it now, and says so.
             }
-            Message::Jobs { jobs } => match self.remote.handle_news(from, jobs, now) {
-                Ok(changed) => {
-                    for job in changed {
-                        self.pass_on(job, now);
+            Message::Jobs { jobs } => {
+                let known = jobs.clone();
+                match self.remote.handle_news(from, jobs, now) {
+                    Ok(changed) => {
+                        for status in &known {
+                            self.compare_news(from, status, now);
+                        }
+                        for job in changed {
+                            self.pass_on(job, now);
+                        }
                     }
+                    Err(remote::Invalid) => self.membership.fault(link, now),
                 }
-                Err(remote::Invalid) => self.membership.fault(link, now),
-            },
+            }
+            Message::Append { .. }
+            | Message::Appended { .. }
+            | Message::Declined { .. }
+            | Message::Held { .. }
+            | Message::Claim { .. }
+            | Message::Elect { .. }
+            | Message::Vote { .. } => {
+                // Pages have no part in this, nor do relays.
+                if self.linked.get(&from) == Some(&link)
+                    && !self.deliver_replication(from, body, now)
+                {
+                    self.membership.fault(link, now);
+                }
+            }
+            Message::Resume { .. } => {
+                self.deliver_replication(from, body, now);
+            }
             _ => self.worker.handle_message(from, body, payload, now),
         }
     }
@@ -340,27 +411,27 @@ impl<P: Clone> Engine<P> {
         }
     }
 
-    fn take_job(
-        &mut self,
-        header: JobHeader,
-        submitted: WallTime,
-        elapsed: Span,
-        done: Vec<DoneTile>,
-        contributors: &[DeviceRecord],
-        now: Instant,
-    ) {
-        let id = header.job;
-        if self.coordinates(id) {
+    fn with_backup(&mut self, job: JobId, change: impl FnOnce(&mut Backup<P>)) {
+        if let Some(backup) = self.backups.get_mut(&job) {
+            change(backup);
+        }
+    }
+
+    fn take_job(&mut self, taken: Taken, now: Instant) {
+        let id = taken.header.job;
+        if self.coordinates(id) || self.backups.contains_key(&id) {
             return;
         }
         // Half the range is left for counting up.
         let first_lease = self.prng.next_u64() >> 1;
         let own = self.membership.record().clone();
-        let mut job = Scheduler::new(&own, header, submitted, elapsed, first_lease, now);
-        job.restore(done, contributors);
-        let others = self.reached.values().map(|(_, record)| record);
-        let others = others.filter(|record| !self.quarantined.contains(&record.device));
-        job.start(std::iter::once(own).chain(others.cloned()).collect(), now);
+        let mut job = Scheduler::new(&own, taken, first_lease, self.backups_max, now);
+        for device in self.linked.keys() {
+            if let Some(record) = self.membership.record_of(*device) {
+                job.node_up(record, now);
+            }
+        }
+        job.start(self.workforce(), now);
         self.jobs.insert(id, job);
     }
 
@@ -368,6 +439,10 @@ impl<P: Clone> Engine<P> {
         self.with_job(job, |job| job.cancel(now));
         self.drain_job(job, now);
         self.ended.remove(&job);
+        self.backups.remove(&job);
+        self.closing.remove(&job);
+        self.amends.remove(&job);
+        self.forgotten.insert(job);
         self.remote.forget(job);
     }
 

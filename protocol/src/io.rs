@@ -3,12 +3,15 @@
 //! `P` is the payload of a frame, which the engine moves and never looks at: shared bytes in the
 //! node, a handle in a page, nothing in a simulation.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{BlockId, DeviceId, Epoch, JobId, LeaseId, MatrixId};
 use crate::job::{JobHeader, KernelClass, Operand};
 use crate::matrix::{ElementType, Part};
 use crate::message::{DeviceRecord, Grant, Header, Refusal, Work};
-use crate::status::JobStatus;
-use crate::time::{Span, WallTime};
+use crate::replication::{Entry, Restored, Taken};
+use crate::status::{JobStatus, Moment};
+use crate::time::Span;
 
 /// One connection, numbered by the shell; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,10 +39,13 @@ pub struct Config {
     pub cache_bytes: u64,
     /// The most devices that are remembered.
     pub devices_max: usize,
+    /// Nodes that are to hold what is needed to continue a job of this one, at most
+    /// [`crate::replication::BACKUPS_MAX`].
+    pub backups: usize,
 }
 
-/// One computed and accepted tile, as the store keeps it.
-#[derive(Debug, Clone, PartialEq)]
+/// One computed tile, as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DoneTile {
     /// The tile.
     pub tile: u32,
@@ -62,7 +68,12 @@ pub enum Checked {
 }
 
 /// Something happened.
+// Frames are most of what there is, and no input is kept: a box would be one more allocation for each.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most inputs are frames, and each lives for one call"
+)]
 pub enum Input<P> {
     /// A WebSocket opened. `dialled` is the address that was asked for when this side dialled.
     LinkUp {
@@ -106,24 +117,14 @@ pub enum Input<P> {
     /// A job was taken: it, its operands and its empty result are durable here.
     Submit {
         /// The job.
-        header: Box<JobHeader>,
-        /// When it was acknowledged.
-        submitted: WallTime,
+        taken: Box<Taken>,
     },
-    /// A job from the disk goes on after a restart.
-    Restore {
-        /// The job.
-        header: Box<JobHeader>,
-        /// When it was acknowledged.
-        submitted: WallTime,
-        /// How long ago that was, by the wall clock.
-        elapsed: Span,
-        /// Its durable tiles.
-        done: Vec<DoneTile>,
-        /// Who computed them.
-        contributors: Vec<DeviceRecord>,
-        /// How it stood when it had ended already.
-        ended: Option<JobStatus>,
+    /// A job from the disk, coordinated here or not: goes on after a restart.
+    Restore(Box<Restored>),
+    /// Jobs that were here and whose time is over, from the disk: they do not come back.
+    Expired {
+        /// Which.
+        jobs: Vec<JobId>,
     },
     /// Somebody cancels a job.
     Cancel {
@@ -155,12 +156,58 @@ pub enum Input<P> {
         /// The tile: the result again, or what this node computed in its place.
         payload: P,
     },
-    /// Answer to [`Output::Persist`]: the tile and its record are durable.
+    /// Answer to [`Output::Persist`]: the tile and its record are durable, or it has not the hash
+    /// that it should have.
     Persisted {
         /// The job.
         job: JobId,
         /// The tile.
         tile: u32,
+        /// The hash of the hashes of its blocks; `None` when the bytes were refused.
+        digest: Option<BlockId>,
+    },
+    /// Answer to [`Output::Claim`]: the epoch is durable.
+    Claimed {
+        /// The job.
+        job: JobId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Answer to [`Output::Record`]: the entries are durable.
+    Recorded {
+        /// The job.
+        job: JobId,
+        /// The epoch of the log.
+        epoch: Epoch,
+        /// How many of its entries are durable now.
+        sequence: u64,
+    },
+    /// The disk of this node can not take part in a job that another coordinates.
+    Unable {
+        /// The job.
+        job: JobId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Answer to [`Output::CopyMatrix`]: the matrix is durable here, or nobody could give it.
+    MatrixCopied {
+        /// The job.
+        job: JobId,
+        /// Which.
+        matrix: MatrixId,
+        /// It is here.
+        there: bool,
+    },
+    /// Answer to [`Output::FetchTile`].
+    TileFetched {
+        /// The job.
+        job: JobId,
+        /// The tile.
+        tile: u32,
+        /// Who was asked.
+        from: DeviceId,
+        /// Its bytes, row-major, with their length; `None` when it could not be had.
+        payload: Option<(P, u64)>,
     },
     /// Answer to [`Output::Finish`]: the result is a matrix.
     Finished {
@@ -319,8 +366,71 @@ pub enum Output<P> {
         done: DoneTile,
         /// Set with the device's first tile of this job: keep it with the job.
         contributor: Option<Box<DeviceRecord>>,
+        /// The hash that it must have: other bytes are refused, and replace other bytes that are
+        /// here. `None`: whatever it is; bytes that are here already stay.
+        expected: Option<BlockId>,
         /// The tile's bytes.
         payload: P,
+    },
+    /// Make entries of a job's log durable, which another node coordinates (or, with no entries,
+    /// the epoch alone); the first entry of a job that is not known is [`Entry::Taken`]. Answer
+    /// with [`Input::Recorded`], or [`Input::Unable`].
+    Record {
+        /// The job.
+        job: JobId,
+        /// The epoch of the log.
+        epoch: Epoch,
+        /// How many of its entries are durable with these.
+        sequence: u64,
+        /// What they say, in order. An entry may come again.
+        entries: Vec<Entry>,
+    },
+    /// This node coordinates the job from now on: make the epoch durable; answer with
+    /// [`Input::Claimed`].
+    Claim {
+        /// The job.
+        header: Box<JobHeader>,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The job's backups changed: keep the list with the job. No answer.
+    Backups {
+        /// The job.
+        job: JobId,
+        /// The list.
+        backups: Vec<DeviceId>,
+    },
+    /// Something that people want to know of a job happened: keep it with the job. No answer.
+    Moment {
+        /// The job.
+        job: JobId,
+        /// What.
+        moment: Moment,
+    },
+    /// Fetch a matrix from one of these nodes, unless it is here; answer with
+    /// [`Input::MatrixCopied`]. It stays as long as the job needs it.
+    CopyMatrix {
+        /// The job.
+        job: JobId,
+        /// Which.
+        matrix: MatrixId,
+        /// Who may have it, best first.
+        from: Vec<DeviceId>,
+    },
+    /// Fetch the bytes of a tile that is durable on another node; answer with
+    /// [`Input::TileFetched`].
+    FetchTile {
+        /// The job.
+        job: JobId,
+        /// The tile.
+        tile: u32,
+        /// Who has it.
+        from: DeviceId,
+    },
+    /// This node has no part in the job any more: remove what it has of it. No answer.
+    Drop {
+        /// The job.
+        job: JobId,
     },
     /// All tiles are durable: make the result a matrix; answer with [`Input::Finished`].
     Finish {

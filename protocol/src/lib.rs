@@ -19,6 +19,7 @@ pub mod plan;
 pub mod prng;
 mod progress;
 mod remote;
+pub mod replication;
 mod scheduler;
 mod share;
 pub mod slab;

@@ -24,14 +24,14 @@ use crate::timer::{Throttle, earliest};
 const HANDSHAKE_MAX: Span = Span::from_secs(5);
 /// Signs of life are asked for this often, and missed for this long before a link counts as dead.
 /// Pages sleep and share slow radios.
-const PING_NODE: Span = Span::from_secs(1);
+const PING_NODE: Span = Span::from_millis(400);
 const PING_PAGE: Span = Span::from_secs(5);
-const SILENCE_NODE: Span = Span::from_secs(5);
+const SILENCE_NODE: Span = Span::from_millis(1_800);
 const SILENCE_PAGE: Span = Span::from_secs(15);
 /// When another device claims the same id or link, the present one has this long to show itself.
 const PROBE_MAX: Span = Span::from_secs(2);
 /// A node that was itself suspended does not hold the others' silence against them.
-const STALL: Span = Span::from_secs(2);
+const STALL: Span = Span::from_secs(1);
 /// How long a lost device is shown.
 const LOST_SHOWN: Span = Span::from_secs(60);
 /// The device with the larger id waits so long for the other to dial.
@@ -324,6 +324,11 @@ impl Membership {
             let page = peer.filter(|peer| peer.role == Role::Attached)?;
             Some((*id, page.record.device))
         })
+    }
+
+    /// Nodes that are linked, with their links.
+    pub fn node_links(&self) -> impl Iterator<Item = (DeviceId, LinkId)> {
+        self.nodes().map(|(link, device)| (device, link))
     }
 
     fn nodes(&self) -> impl Iterator<Item = (LinkId, DeviceId)> {

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use crate::bounded;
 use crate::id::{DeviceId, Epoch, JobId, LeaseId};
 use crate::job::{JobHeader, KernelClass, Operand};
+use crate::replication::{ENTRIES_MAX, Entry, Rank, StoredTile, TILES_MAX, Vote};
 use crate::status::{DeviceKind, DeviceState, JobStatus};
 use crate::time::{Span, WallTime};
 
 /// The version of this protocol. Fields are added with defaults; a change that an older version
 /// could not ignore raises it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The largest speed that a device may claim: a thousand petaflops. Sums stay finite.
 const MFLOPS_MAX: f64 = 1e12;
@@ -264,6 +265,84 @@ pub enum Message {
         tile: u32,
         /// What it took.
         work: Work,
+    },
+    /// A worker computes tiles of a job under leases of an earlier coordinator, or of an earlier
+    /// link, and means to return them to this one.
+    Resume {
+        /// The job.
+        job: JobId,
+        /// The coordinator's epoch.
+        epoch: Epoch,
+        /// The leases.
+        #[serde(deserialize_with = "bounded::list::<_, _, LEASES_MAX>")]
+        grants: Vec<Grant>,
+    },
+    /// Entries of a job's log, from its coordinator to a backup; none: only to say who
+    /// coordinates.
+    Append {
+        /// The job.
+        job: JobId,
+        /// The coordinator's epoch.
+        epoch: Epoch,
+        /// How long ago the job was acknowledged.
+        elapsed: Span,
+        /// The place of the first entry in the log of this epoch.
+        first: u64,
+        /// The entries.
+        #[serde(deserialize_with = "bounded::list::<_, _, ENTRIES_MAX>")]
+        entries: Vec<Entry>,
+    },
+    /// What a backup has: answers Append as soon as the entries are durable.
+    Appended {
+        /// The job.
+        job: JobId,
+        /// The epoch of the log.
+        epoch: Epoch,
+        /// Entries of it that are durable.
+        sequence: u64,
+        /// Both operands are durable.
+        inputs: bool,
+        /// The job has ended, and what it left is durable.
+        ended: bool,
+    },
+    /// A node can not be a backup of a job.
+    Declined {
+        /// The job.
+        job: JobId,
+    },
+    /// Tiles that are durable on a node, for the job's coordinator; after Claim with all it has,
+    /// in several messages if need be.
+    Held {
+        /// The job.
+        job: JobId,
+        /// The coordinator's epoch.
+        epoch: Epoch,
+        /// The tiles.
+        #[serde(deserialize_with = "bounded::list::<_, _, TILES_MAX>")]
+        tiles: Vec<StoredTile>,
+        /// Answers Claim, and is the last message that does.
+        complete: bool,
+    },
+    /// A new coordinator, to every node: who holds tiles says so with Held.
+    Claim {
+        /// The job.
+        job: JobId,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// A node wants to continue a job whose coordinator is gone.
+    Elect {
+        /// The job.
+        job: JobId,
+        /// The place of the sender.
+        rank: Rank,
+    },
+    /// Answers Elect.
+    Vote {
+        /// The job.
+        job: JobId,
+        /// What the sender thinks of it.
+        vote: Vote,
     },
     /// What became of a result.
     Verdict {

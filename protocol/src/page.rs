@@ -1,7 +1,12 @@
 //! The engine of a browser page: a worker, its own node, and the coordinators it works for.
+//!
+//! The own node is the one that the page is attached to: first the one that served it, and when that
+//! is gone another one of the mesh (`nodes`), until the first is back. What the page computes goes on
+//! meanwhile.
 
 mod frames;
 mod links;
+mod nodes;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,10 +18,12 @@ use crate::message::{DeviceRecord, Header, Hello, Message, Refusal, VERSION};
 use crate::prng::Prng;
 use crate::progress;
 use crate::remote::RemoteJobs;
-use crate::status::{DeviceState, JobStatus};
+use crate::status::{DeviceKind, DeviceState, JobStatus};
 use crate::time::{Instant, Span};
 use crate::timer::{Throttle, earliest};
 use crate::worker::{Effect, Worker};
+
+use nodes::Nodes;
 
 /// A coordinator that could not be reached directly by then is reached through the own node.
 const DIRECT_MAX: Span = Span::from_secs(3);
@@ -29,9 +36,15 @@ const CONNECT_MAX: Span = Span::from_secs(8);
 /// Signs of life: asked for this often, missed for this long.
 const PING: Span = Span::from_secs(5);
 const SILENCE: Span = Span::from_secs(15);
-/// Back-off of dialling the own node.
+/// The first round of dialling nodes after a link was lost, the node that served the page first.
+const RETRY_FIRST: Span = Span::from_millis(100);
+/// Back-off between two rounds.
 const RETRY_MIN: Span = Span::from_millis(500);
 const RETRY_MAX: Span = Span::from_secs(10);
+/// A page that has moved looks so often whether the node that served it is back, once nothing is
+/// computed.
+const HOME_AGAIN: Span = Span::from_secs(30);
+const HOME_AGAIN_BUSY: Span = Span::from_secs(5);
 /// How long a lost device is shown.
 const LOST_SHOWN: Span = Span::from_secs(60);
 /// Devices remembered.
@@ -75,6 +88,8 @@ pub struct PageContribution {
     pub refusal: Option<Refusal>,
     /// Its own node, once connected.
     pub node: Option<DeviceId>,
+    /// That is not the node that served the page, which is gone.
+    pub moved: bool,
     /// Tiles that coordinators accepted; a tile that somebody else delivered first is not among them.
     pub tiles: u64,
     /// Rows of C in those tiles, each counted once for each job.
@@ -104,14 +119,22 @@ pub struct PageContribution {
 ///
 /// Links: `Output::Dial { address }` asks for `ws://ADDRESS/ws`; answer with
 /// `Input::LinkUp { dialled: Some(address), door: Door::Page, .. }` or `Input::DialFailed`.
+/// `Input::Hint` tells of further nodes, beside those that the mesh tells of.
 /// `Output::Joined` tells of each attempt to become a member through the own node; a page that is
 /// refused with [`Refusal::DuplicateId`] should draw another id and start a new engine.
 #[derive(Debug)]
 pub struct PageEngine<P> {
     record: DeviceRecord,
     mesh: String,
+    nodes: Nodes,
+    /// Where the own node is, or is dialled.
     address: String,
     own: Own,
+    /// The node that served the page, once it was there.
+    home: Option<DeviceId>,
+    /// The way back to it.
+    back: Back,
+    /// Rounds of dialling in vain.
     tries: u32,
     refusal: Option<Refusal>,
     links: BTreeMap<LinkId, Link>,
@@ -149,9 +172,22 @@ enum Own {
     Left,
 }
 
+/// The way back to the node that served the page, while this page is a member through another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Back {
+    /// It is there, or the own node is sought anyway.
+    No,
+    /// Dialled then.
+    Wait { until: Instant },
+    /// Dialled; a link or a failure must come by then.
+    Dialling { until: Instant },
+    /// The link is there, the Welcome must come by then.
+    Greeting { link: LinkId, until: Instant },
+}
+
 #[derive(Debug)]
 struct Link {
-    /// The coordinator at the other end; `None` for the own node.
+    /// The coordinator at the other end; `None` for the own node, or one that may become it.
     coordinator: Option<DeviceId>,
     welcomed: bool,
     heard: Instant,
@@ -199,8 +235,11 @@ impl<P: Clone> PageEngine<P> {
             paused: record.state == DeviceState::Paused,
             record,
             mesh: config.mesh,
-            address: node,
+            address: node.clone(),
+            nodes: Nodes::new(node),
             own: Own::Away { retry: now },
+            home: None,
+            back: Back::No,
             tries: 0,
             refusal: None,
             links: BTreeMap::new(),
@@ -262,9 +301,15 @@ impl<P: Clone> PageEngine<P> {
                 mflops,
             } => self.configure(name, slots, paused, mflops, now),
             Input::Leave => self.leave(now),
-            Input::Hint { .. }
-            | Input::Submit { .. }
-            | Input::Restore { .. }
+            Input::Hint { address, .. } => self.nodes.hint(address),
+            Input::Submit { .. }
+            | Input::Restore(_)
+            | Input::Expired { .. }
+            | Input::Claimed { .. }
+            | Input::Recorded { .. }
+            | Input::Unable { .. }
+            | Input::MatrixCopied { .. }
+            | Input::TileFetched { .. }
             | Input::Cancel { .. }
             | Input::Fail { .. }
             | Input::Forget { .. }
@@ -289,6 +334,13 @@ impl<P: Clone> PageEngine<P> {
             Own::Dialling { until } | Own::Greeting { until, .. } => Some(until),
             Own::Member { .. } | Own::Left => None,
         };
+        let back = match self.back {
+            Back::Wait { until } | Back::Dialling { until } | Back::Greeting { until, .. } => {
+                Some(until)
+            }
+            Back::No => None,
+        };
+        let own = earliest(own, back);
         let links = self.links.values().map(|link| {
             let silence = link.heard + SILENCE;
             if link.welcomed {
@@ -329,6 +381,7 @@ impl<P: Clone> PageEngine<P> {
             connection,
             refusal: self.refusal,
             node,
+            moved: node.is_some() && self.has_moved(),
             tiles: tally.tiles,
             rows: tally.rows,
             operations: tally.operations,
@@ -348,6 +401,11 @@ impl<P: Clone> PageEngine<P> {
         }
     }
 
+    /// The status of a job, as the own node last told.
+    pub fn job(&self, job: JobId) -> Option<JobStatus> {
+        self.jobs.status(job, self.last)
+    }
+
     /// The jobs of the mesh, as the own node last told, newest first.
     pub fn jobs(&self) -> Vec<JobStatus> {
         let mut jobs: Vec<JobStatus> = self.jobs.all(self.last).collect();
@@ -359,6 +417,19 @@ impl<P: Clone> PageEngine<P> {
     pub fn devices(&self) -> Vec<DeviceRecord> {
         let others = self.devices.values().map(|(record, _)| record.clone());
         std::iter::once(self.record.clone()).chain(others).collect()
+    }
+
+    /// When its node is dialled again; `None` while there is nothing to wait for.
+    pub fn retry(&self) -> Option<Instant> {
+        match self.own {
+            Own::Away { retry } => Some(retry),
+            _ => None,
+        }
+    }
+
+    /// Addresses of nodes, beside the one that served the page: hints for a later engine.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.nodes.addresses()
     }
 
     /// What this page says of itself.
@@ -410,6 +481,7 @@ impl<P: Clone> PageEngine<P> {
         }
         self.coordinators.clear();
         self.own = Own::Left;
+        self.back = Back::No;
     }
 
     // -- time and effects --
@@ -422,6 +494,7 @@ impl<P: Clone> PageEngine<P> {
             self.close(id, now);
         }
         self.settle_own(now);
+        self.settle_back(now);
         self.settle_coordinators(now);
         let node = match self.own {
             Own::Member { node, .. } => Some(node),

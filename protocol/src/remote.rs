@@ -66,7 +66,11 @@ impl RemoteJobs {
             let job = status.job;
             let known = self.jobs.get(&job);
             let stolen = known.is_some_and(|told| {
-                told.status.coordinator != status.coordinator || told.status.state.has_ended()
+                let (new, old) = (&status, &told.status);
+                let (new_epoch, old_epoch) =
+                    ((new.epoch, new.coordinator), (old.epoch, old.coordinator));
+                new_epoch < old_epoch
+                    || (old.state.has_ended() && (new_epoch == old_epoch || !new.state.has_ended()))
             });
             if stolen {
                 continue;
@@ -187,7 +191,12 @@ fn sane(status: &JobStatus) -> bool {
                 .iter()
                 .all(|number| number.is_finite())
     };
+    let moments =
+        |moment: &crate::status::Moment| moment.name.len() <= 256 && moment.at.is_finite();
     status.name.len() <= 4_096
+        && status.backups.len() <= crate::replication::BACKUPS_MAX
+        && status.timeline.len() <= crate::status::TIMELINE_MAX
+        && status.timeline.iter().all(moments)
         && status
             .error
             .as_ref()

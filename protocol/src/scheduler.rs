@@ -8,17 +8,19 @@
 mod choice;
 mod leases;
 mod results;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::id::{DeviceId, Epoch, LeaseId, MatrixId};
+use crate::id::{BlockId, DeviceId, Epoch, LeaseId, MatrixId};
 use crate::io::{Checked, DoneTile};
 use crate::job::{JobHeader, Operand};
 use crate::message::{DeviceRecord, FETCH_BLOCKS_MAX, Grant, Message, Work};
 use crate::plan;
 use crate::progress::Progress;
+use crate::replication::{Legacy, Log, Note, StoredTile, Taken};
 use crate::share::{self, Capacity};
-use crate::status::{DeviceKind, DeviceState, JobState, JobStatus, Mode};
+use crate::status::{DeviceKind, DeviceState, Happening, JobState, JobStatus, Mode, Moment};
 use crate::tile::Rect;
 use crate::time::{Instant, Span, WallTime};
 use crate::timer::{Throttle, earliest};
@@ -54,7 +56,13 @@ pub enum Effect<P> {
     /// As [`crate::io::Output::Verify`].
     Verify(u32, LeaseId, P),
     /// As [`crate::io::Output::Persist`].
-    Persist(DoneTile, Option<Box<DeviceRecord>>, P),
+    Persist(DoneTile, Option<Box<DeviceRecord>>, Option<BlockId>, P),
+    /// As [`crate::io::Output::FetchTile`].
+    FetchTile(u32, DeviceId),
+    /// As [`crate::io::Output::Backups`].
+    Backups(Vec<DeviceId>),
+    /// As [`crate::io::Output::Moment`].
+    Moment(Moment),
     /// As [`crate::io::Output::Finish`].
     Finish,
     /// The last thing a job says.
@@ -72,7 +80,7 @@ pub enum Effect<P> {
 pub struct Scheduler<P> {
     me: DeviceId,
     header: JobHeader,
-    epoch: Epoch,
+    log: Log,
     addresses: Vec<String>,
     submitted: WallTime,
     started: Instant,
@@ -94,6 +102,23 @@ pub struct Scheduler<P> {
     verifying: BTreeMap<u32, Computed>,
     persisting: BTreeMap<u32, Computed>,
     failures: BTreeMap<u32, BTreeMap<DeviceId, usize>>,
+    /// Devices that went away while they computed a tile, and have not come back as they were.
+    kills: BTreeMap<u32, BTreeMap<DeviceId, u64>>,
+    /// Tiles that are durable here.
+    stored: BTreeMap<u32, StoredTile>,
+    /// Tiles that other nodes have and this one has not.
+    sources: BTreeMap<u32, Source>,
+    fetching: BTreeSet<u32>,
+    /// Who said that it has a tile before the tile was durable here.
+    early: BTreeMap<u32, BTreeMap<DeviceId, BlockId>>,
+    /// What nodes said so far that they have, until they have said all.
+    told: BTreeMap<DeviceId, BTreeSet<u32>>,
+    /// Nodes that are linked.
+    nodes: BTreeSet<DeviceId>,
+    /// Who has not said yet which tiles it has: until then nothing is leased.
+    gathering: Option<Gathering>,
+    /// When this node began to coordinate the job.
+    since: Instant,
     /// Devices that are with the job on disk.
     recorded: BTreeSet<DeviceId>,
     progress: Progress,
@@ -110,6 +135,8 @@ pub struct Scheduler<P> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tile {
     Pending,
+    /// Durable on another node.
+    Elsewhere,
     Leased,
     Verifying,
     Persisting,
@@ -133,6 +160,23 @@ struct Computed {
     lease: LeaseId,
     device: DeviceId,
     work: Work,
+    /// The node that it was fetched from.
+    source: Option<DeviceId>,
+}
+
+/// Where a tile can be had.
+#[derive(Debug)]
+struct Source {
+    done: DoneTile,
+    /// Its hash, where the coordinator before had checked it.
+    digest: Option<BlockId>,
+    holders: BTreeSet<DeviceId>,
+}
+
+#[derive(Debug)]
+struct Gathering {
+    until: Instant,
+    waiting: BTreeSet<DeviceId>,
 }
 
 #[derive(Debug)]
@@ -156,19 +200,38 @@ struct Helper {
 }
 
 impl<P> Scheduler<P> {
-    /// A job that was just taken, or goes on `elapsed` after that. `first_lease` must be random:
-    /// leases of an earlier run must not be mistaken for new ones.
+    /// A job that was just taken. `first_lease` must be random: leases of another coordinator must
+    /// not be mistaken for own ones.
     ///
     /// # Panics
     /// When the header does not pass its own check.
     pub fn new(
         me: &DeviceRecord,
-        header: JobHeader,
-        submitted: WallTime,
-        elapsed: Span,
+        taken: Taken,
         first_lease: u64,
+        backups_max: usize,
         now: Instant,
     ) -> Self {
+        let epoch = Epoch {
+            counter: 1,
+            device: me.device,
+        };
+        let mut job = Self::begin(me, taken, epoch, first_lease, backups_max, now, now);
+        job.log
+            .moment(Happening::Taken, me.device, &me.name, None, now);
+        job
+    }
+
+    fn begin(
+        me: &DeviceRecord,
+        taken: Taken,
+        epoch: Epoch,
+        first_lease: u64,
+        backups_max: usize,
+        started: Instant,
+        now: Instant,
+    ) -> Self {
+        let header = taken.header.clone();
         header.check().expect("a job is checked when it is taken");
         let tiles = vec![Tile::Pending; header.tiling.len() as usize];
         let predicted = plan::predict(&header, me.mflops);
@@ -178,13 +241,10 @@ impl<P> Scheduler<P> {
         progress.know(me);
         Self {
             me: me.device,
-            epoch: Epoch {
-                counter: 1,
-                device: me.device,
-            },
             addresses: me.addresses.clone(),
-            submitted,
-            started: Instant(now.0.saturating_sub(elapsed.0)),
+            submitted: taken.submitted,
+            log: Log::new(me, epoch, taken, backups_max, started, now),
+            started,
             ended: None,
             state: JobState::Queued,
             result: None,
@@ -201,6 +261,15 @@ impl<P> Scheduler<P> {
             verifying: BTreeMap::new(),
             persisting: BTreeMap::new(),
             failures: BTreeMap::new(),
+            kills: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            fetching: BTreeSet::new(),
+            early: BTreeMap::new(),
+            told: BTreeMap::new(),
+            nodes: BTreeSet::new(),
+            gathering: None,
+            since: now,
             recorded: BTreeSet::new(),
             progress,
             next_lease: first_lease,
@@ -210,26 +279,6 @@ impl<P> Scheduler<P> {
             news: Throttle::new(Span::from_millis(250)),
             effects: VecDeque::new(),
             header,
-        }
-    }
-
-    /// Books tiles that are durable already; before anything else.
-    pub fn restore(&mut self, done: Vec<DoneTile>, contributors: &[DeviceRecord]) {
-        for record in contributors {
-            self.progress.know(record);
-            self.recorded.insert(record.device);
-        }
-        for DoneTile { tile, device, work } in done {
-            match self.tiles.get_mut(tile as usize) {
-                Some(state @ Tile::Pending) => *state = Tile::Done,
-                _ => continue,
-            }
-            self.unassigned.remove(&tile);
-            self.done += 1;
-            self.progress.count(&self.header, tile, device, work);
-        }
-        if self.done > 0 {
-            self.state = JobState::Running;
         }
     }
 
@@ -266,11 +315,16 @@ impl<P> Scheduler<P> {
         }
         let live = self.leases.values().filter(|lease| !lease.expired);
         let deadline = live.map(|lease| lease.deadline).min();
-        let stall = self.stalls_at();
+        let own = earliest(self.stalls_at(), self.takeover_timeout());
         earliest(
-            earliest(throttles, deadline),
-            earliest(self.next_check, stall),
+            earliest(earliest(throttles, deadline), self.log.poll_timeout()),
+            earliest(self.next_check, own),
         )
+    }
+
+    /// Under which it is coordinated here.
+    pub fn epoch(&self) -> Epoch {
+        self.log.epoch()
     }
 
     /// What the job is.
@@ -297,20 +351,22 @@ impl<P> Scheduler<P> {
             mode: Mode::Plain,
             tiles_total: self.tiles.len() as u64,
             tiles_done: self.done,
-            tiles_safe: 0,
+            tiles_safe: self.log.safe(),
             tiles_recomputed: self.recomputed,
             coordinator: self.me,
-            epoch: self.epoch.counter,
-            safe_copies: 0,
+            epoch: self.epoch().counter,
+            safe_copies: self.log.safe_copies(),
             submitted: self.submitted,
             seconds: (self.ended.unwrap_or(now) - self.started).as_secs_f64(),
             predicted_seconds: self.predicted,
             bytes_sent: self.bytes_sent,
             bytes_floor: self.progress.bytes_floor(header, self.me),
-            bytes_replicated: 0,
+            bytes_replicated: self.log.bytes(),
             result: self.result,
             error: self.error.clone(),
             contributions: self.progress.contributions(),
+            backups: self.log.backups().to_vec(),
+            timeline: self.log.timeline(),
         }
     }
 
@@ -320,6 +376,7 @@ impl<P> Scheduler<P> {
         if self.has_ended() {
             return;
         }
+        self.forgive(device, record.incarnation);
         if record.state == DeviceState::Paused || record.slots == 0 {
             // Nobody else was told of a short job: whoever joins from now on is.
             self.alone &= device != self.me;
@@ -336,7 +393,9 @@ impl<P> Scheduler<P> {
             }
             return;
         }
+        let name = record.name.clone();
         if self.enrol(record, now) {
+            self.log.moment(Happening::Joined, device, &name, None, now);
             self.replan(now);
             self.open(device);
         }
@@ -349,21 +408,28 @@ impl<P> Scheduler<P> {
             return;
         };
         self.unassigned.extend(helper.share);
-        let of = |(id, lease): (&LeaseId, &Lease)| (lease.device == device).then_some(*id);
-        let leases: Vec<LeaseId> = self.leases.iter().filter_map(of).collect();
-        for id in leases {
+        if self.has_ended() {
+            return;
+        }
+        let name = &helper.record.name;
+        self.log.moment(Happening::Left, device, name, None, now);
+        let of = |(id, lease): (&LeaseId, &Lease)| {
+            (lease.device == device).then_some((lease.granted, *id))
+        };
+        let mut leases: Vec<(Instant, LeaseId)> = self.leases.iter().filter_map(of).collect();
+        leases.sort_unstable();
+        for (n, (_, id)) in leases.into_iter().enumerate() {
+            let tile = self.end_lease(id);
+            // The others waited for their turn.
+            if died && n < helper.record.slots as usize {
+                self.count_kill(tile, device, helper.record.incarnation, now);
+            }
             if self.has_ended() {
                 return;
             }
-            let tile = self.end_lease(id);
-            if died {
-                self.count_failure(tile, device, 1, now);
-            }
         }
         self.moved = now;
-        if !self.has_ended() {
-            self.replan(now);
-        }
+        self.replan(now);
     }
 
     /// A device asks for leases.
@@ -390,7 +456,7 @@ impl<P> Scheduler<P> {
         if !grants.is_empty() && header {
             self.send(from, Message::Job(Box::new(self.header.clone())));
         }
-        let epoch = self.epoch;
+        let epoch = self.epoch();
         self.send(from, Message::Grants { job, epoch, grants });
     }
 
@@ -442,7 +508,9 @@ impl<P> Scheduler<P> {
 
     /// Time passed.
     pub fn handle_time(&mut self, now: Instant) {
+        self.go_on(now);
         self.check(now);
+        self.tell_backups(now);
         if self.changed.take(now) {
             self.effects.push_back(Effect::Changed);
         }
@@ -524,6 +592,8 @@ impl<P> Scheduler<P> {
     fn stalls_at(&self) -> Option<Instant> {
         let idle = self.verifying.is_empty()
             && self.persisting.is_empty()
+            && self.sources.is_empty()
+            && self.gathering.is_none()
             && self.done < self.tiles.len() as u64
             && self.leases.values().all(|lease| lease.expired);
         idle.then(|| self.moved + STALL_MAX)
@@ -565,13 +635,18 @@ impl<P> Scheduler<P> {
 
     // -- telling --
 
-    fn open(&mut self, device: DeviceId) {
-        let body = Message::Open {
+    /// What tells a worker of this job.
+    pub fn announcement(&self) -> Message {
+        Message::Open {
             job: self.header.job,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             class: self.header.class,
             addresses: self.addresses.clone(),
-        };
+        }
+    }
+
+    fn open(&mut self, device: DeviceId) {
+        let body = self.announcement();
         self.send(device, body);
     }
 
@@ -594,6 +669,12 @@ impl<P> Scheduler<P> {
             self.send(device, Message::Closed { job });
         }
         self.leases.clear();
+        self.sources.clear();
+        self.gathering = None;
+        let name = self.own_name();
+        self.log.moment(Happening::Ended, self.me, &name, None, now);
+        let status = self.status(now);
+        self.log.end(status, now);
         self.effects.push_back(Effect::Ended);
     }
 }

@@ -92,15 +92,16 @@ pub struct JobStatus {
     pub tiles_total: u64,
     /// Tiles durable on the coordinator.
     pub tiles_done: u64,
-    /// Done tiles that are also durable on one more node.
+    /// Done tiles that are also durable on one more node, as every backup in reach has recorded.
     pub tiles_safe: u64,
     /// Tiles computed again although their first result was valid.
     pub tiles_recomputed: u64,
-    /// The node that runs it.
+    /// The node that runs it; when it has ended, the one that ran it then.
     pub coordinator: DeviceId,
-    /// The counter of the coordinator's epoch.
+    /// The counter of the coordinator's epoch: 1, and one or more higher after each takeover.
     pub epoch: u64,
-    /// How many backups could continue it alone.
+    /// How many backups in reach could continue it alone; when it has ended, how many have what it
+    /// left.
     pub safe_copies: u8,
     /// When it was acknowledged.
     pub submitted: WallTime,
@@ -120,6 +121,55 @@ pub struct JobStatus {
     pub error: Option<String>,
     /// Who computed what.
     pub contributions: Vec<Contribution>,
+    /// The nodes that hold what is needed to continue it, the hot standby first.
+    #[serde(default)]
+    pub backups: Vec<DeviceId>,
+    /// What happened to it, oldest first; the last [`TIMELINE_MAX`] moments.
+    #[serde(default)]
+    pub timeline: Vec<Moment>,
+}
+
+/// Moments remembered of one job.
+pub const TIMELINE_MAX: usize = 64;
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Seconds after it was acknowledged.
+    pub at: f64,
+    /// What.
+    pub event: Happening,
+    /// The device that it is about.
+    pub device: DeviceId,
+    /// How that device is called.
+    pub name: String,
+    /// The tile that it is about.
+    #[serde(default)]
+    pub tile: Option<u32>,
+    /// The counter of the epoch then.
+    pub epoch: u64,
+}
+
+/// What can happen to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Happening {
+    /// The device took it.
+    Taken,
+    /// The device began to work for it.
+    Joined,
+    /// The device went away.
+    Left,
+    /// The device continues it after its coordinator was gone.
+    TookOver,
+    /// The device became a backup.
+    BackedUp,
+    /// A tile that was leased to the device is given to another.
+    Reassigned,
+    /// The device returned a wrong tile.
+    Quarantined,
+    /// It ended; the device coordinated it then.
+    Ended,
 }
 
 /// What a device is.

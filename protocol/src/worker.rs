@@ -8,6 +8,7 @@
 mod blocks;
 mod books;
 mod busy;
+mod orphans;
 mod pulls;
 mod slots;
 
@@ -21,9 +22,11 @@ use crate::message::{Grant, Message, Work};
 use crate::slab::{self, Place, Slab};
 use crate::tile::Rect;
 use crate::time::{Instant, Span};
+use crate::timer::earliest;
 
 use books::{Books, Sent};
 use busy::Busy;
+use orphans::Unsettled;
 
 /// Leases held for each slot: one computed, one whose blocks arrive meanwhile.
 const LEASES_PER_SLOT: u32 = 2;
@@ -125,6 +128,8 @@ pub struct Worker<P> {
     turn: JobId,
     sequence: u64,
     books: Books,
+    /// Results without a verdict, should their coordinator be lost.
+    unsettled: Unsettled<P>,
     busy: Busy,
     effects: VecDeque<Effect<P>>,
 }
@@ -149,6 +154,8 @@ struct Job {
     pulled: u32,
     /// The coordinator has nothing until it says Open again.
     exhausted: bool,
+    /// Since when the coordinator is lost: what runs goes on, for whoever takes over.
+    orphaned: Option<Instant>,
     /// When the coordinator last answered, or was asked something new.
     heard: Instant,
     busy: Busy,
@@ -185,7 +192,7 @@ struct Request {
     bytes: u64,
 }
 
-impl<P> Worker<P> {
+impl<P: Clone> Worker<P> {
     /// An idle worker with `slots` slots.
     pub fn new(
         me: DeviceId,
@@ -214,6 +221,7 @@ impl<P> Worker<P> {
             turn: JobId([0; 16]),
             sequence: 0,
             books: Books::default(),
+            unsettled: Unsettled::default(),
             busy: Busy::default(),
             effects: VecDeque::new(),
         }
@@ -230,7 +238,8 @@ impl<P> Worker<P> {
             .jobs
             .iter()
             .filter(|(job, state)| self.owes(job, state));
-        waiting.map(|(_, state)| state.heard + SILENCE_MAX).min()
+        let silent = waiting.map(|(_, state)| state.heard + SILENCE_MAX).min();
+        earliest(silent, self.orphans_timeout())
     }
 
     /// What was done so far.
@@ -289,22 +298,13 @@ impl<P> Worker<P> {
                 ..
             } if self.is_coordinator(job, from) => {
                 self.books.note_verdict(job, lease, accepted);
+                self.unsettled.settle(job, lease);
                 // Accepted from somebody else: computing it is of no use any more.
                 if let Some(key) = self.find(job, lease) {
                     self.drop_lease(key, now);
                 }
             }
             _ => {}
-        }
-        self.pump(now);
-    }
-
-    /// A coordinator is gone: its jobs are dropped. It says Open when it is back.
-    pub fn handle_coordinator_lost(&mut self, coordinator: DeviceId, now: Instant) {
-        let gone = |(id, job): (&JobId, &Job)| (job.coordinator == coordinator).then_some(*id);
-        let lost: Vec<JobId> = self.jobs.iter().filter_map(gone).collect();
-        for job in lost {
-            self.drop_job(job, now);
         }
         self.pump(now);
     }
@@ -338,6 +338,7 @@ impl<P> Worker<P> {
 
     /// Time passed.
     pub fn handle_time(&mut self, now: Instant) {
+        self.drop_orphans(now);
         let silent = |(id, job): (&JobId, &Job)| {
             (self.owes(id, job) && now >= job.heard + SILENCE_MAX).then_some(*id)
         };
@@ -357,7 +358,7 @@ impl<P> Worker<P> {
     /// Whether the coordinator of a job owes an answer: to a Pull, or blocks that leases wait for.
     fn owes(&self, id: &JobId, job: &Job) -> bool {
         let waits = |lease: &Lease| lease.job == *id && !lease.current.missing.is_empty();
-        let remote = job.coordinator != self.me;
+        let remote = job.coordinator != self.me && job.orphaned.is_none();
         remote && (job.pulled > 0 || self.leases.values().any(waits))
     }
 
@@ -406,6 +407,7 @@ impl<P> Worker<P> {
             }
         }
         self.books.forget(id);
+        self.unsettled.forget(id);
         if self.jobs.remove(&id).is_some() && self.jobs.is_empty() {
             self.bad.clear();
         }

@@ -1,26 +1,24 @@
 //! Peers that say anything at any time: an engine may drop them, and must not panic, spin or grow
 //! without a bound.
 
-mod sim;
-
 use std::collections::BTreeMap;
 
 use gemmesh_protocol::engine::Engine;
 use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId, LeaseId};
 use gemmesh_protocol::io::{Checked, Config, Door, Input, LinkId, Output};
 use gemmesh_protocol::job::{JobHeader, KernelClass, Operand};
-use gemmesh_protocol::matrix::{Dtype, ElementType};
+use gemmesh_protocol::matrix::{Dtype, ElementType, Grid, Manifest};
 use gemmesh_protocol::message::{
     DeviceRecord, Grant, Header, Hello, Message, Refusal, VERSION, Work,
 };
 use gemmesh_protocol::page::PageEngine;
 use gemmesh_protocol::plan;
 use gemmesh_protocol::prng::Prng;
+use gemmesh_protocol::replication::Taken;
 use gemmesh_protocol::status::{DeviceKind, DeviceState, JobState, JobStatus, Mode};
 use gemmesh_protocol::tile::Tiling;
 use gemmesh_protocol::time::{Instant, Span, WallTime};
 use proptest::prelude::*;
-use sim::{F64, Payload, manifest};
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -107,6 +105,7 @@ impl Run {
             seed: self.prng.next_u64(),
             cache_bytes: 1 << 20,
             devices_max: 4,
+            backups: 3,
         }
     }
 
@@ -235,6 +234,32 @@ impl Run {
             Output::Persist { job, done, .. } => vec![Input::Persisted {
                 job,
                 tile: done.tile,
+                digest: self.one(&[Some(BlockId([4; 32])), None]),
+            }],
+            Output::Record {
+                job,
+                epoch,
+                sequence,
+                ..
+            } => vec![Input::Recorded {
+                job,
+                epoch,
+                sequence,
+            }],
+            Output::Claim { header, epoch } => vec![Input::Claimed {
+                job: header.job,
+                epoch,
+            }],
+            Output::CopyMatrix { job, matrix, .. } => vec![Input::MatrixCopied {
+                job,
+                matrix,
+                there: self.one(&[true, false]),
+            }],
+            Output::FetchTile { job, tile, from } => vec![Input::TileFetched {
+                job,
+                tile,
+                from,
+                payload: self.one(&[Some((payload(8), 8)), None]),
             }],
             Output::Finish { job } => vec![Input::Finished {
                 job,
@@ -295,10 +320,14 @@ impl Run {
             }
             2 => {
                 let job = self.one(&self.jobs.clone());
-                let header = Box::new(self.honest_header(job));
-                self.headers.insert(job, (*header).clone());
-                let submitted = WallTime(0);
-                Input::Submit { header, submitted }
+                let header = self.honest_header(job);
+                self.headers.insert(job, header.clone());
+                let taken = Box::new(Taken {
+                    header,
+                    submitted: WallTime(0),
+                    token: BlockId([0; 32]),
+                });
+                Input::Submit { taken }
             }
             3 => Input::Configure {
                 name: None,
@@ -577,6 +606,8 @@ impl Run {
             result: None,
             error: None,
             contributions: Vec::new(),
+            backups: Vec::new(),
+            timeline: Vec::new(),
         }
     }
 }
@@ -621,6 +652,29 @@ fn record(device: usize) -> DeviceRecord {
     }
 }
 
+/// Stands for bytes: how many.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Payload {
+    len: u64,
+}
+
 fn payload(len: u64) -> Payload {
-    Payload { data: vec![1], len }
+    Payload { len }
+}
+
+const F64: ElementType = ElementType {
+    dtype: Dtype::F64,
+    limbs: 1,
+};
+
+fn manifest(name: &str, rows: u64, cols: u64) -> Manifest {
+    let count = Grid::new(rows, cols, F64).len();
+    let block = |n| BlockId::of(format!("{name} {n}").as_bytes());
+    Manifest {
+        element: F64,
+        bits: 0,
+        rows,
+        cols,
+        blocks: (0..count).map(block).collect(),
+    }
 }

@@ -270,6 +270,7 @@ impl Node {
             seed: 7,
             cache_bytes: 1 << 20,
             devices_max: DEVICES_MAX,
+            backups: 3,
         };
         let now = Instant(1_000_000);
         let engine = Engine::new(config, now);

@@ -11,6 +11,7 @@ pub mod node;
 pub mod raw;
 #[cfg(target_os = "linux")]
 pub mod readme;
+pub mod sim;
 pub mod wait;
 
 use std::path::{Path, PathBuf};

@@ -24,9 +24,10 @@ const LONG_SQUARED: &str = "1524157875323883675049535156253619878750190519987501
 
 const JOB_FIELDS: &str = "job name state rows inner cols dtype mode tiles_total tiles_done tiles_safe \
     tiles_recomputed coordinator epoch safe_copies submitted seconds predicted_seconds bytes_sent \
-    bytes_floor bytes_replicated result error contributions";
+    bytes_floor bytes_replicated result error contributions backups timeline";
 const CONTRIBUTION_FIELDS: &str =
     "device name kind slots tiles rows operations compute_ms transfer_ms mflops user_agent";
+const MOMENT_FIELDS: &str = "at event device name tile epoch";
 const DEVICE_FIELDS: &str = "device name kind address slots mflops state since";
 
 #[test]
@@ -66,6 +67,7 @@ fn answers_have_the_fields_of_the_contract_and_no_others() {
         ("tiles_done", status["tiles_total"].clone()),
         ("bytes_replicated", json!(0)),
         ("error", json!(null)),
+        ("backups", json!([])),
     ] {
         assert_eq!(status[field], expected, "{field}");
     }
@@ -103,6 +105,23 @@ fn answers_have_the_fields_of_the_contract_and_no_others() {
     let slowest = number("operations") / (number("compute_ms") / 1e3) / 1e6;
     assert!(number("mflops") >= 0.999 * slowest, "{part:#}");
     assert!(number("compute_ms") / 1e3 <= seconds, "{status:#}");
+
+    let moments = status["timeline"].as_array().expect("a list");
+    for (moment, event) in moments.iter().zip(["taken", "ended"]) {
+        assert_fields(moment, MOMENT_FIELDS);
+        for (field, expected) in [
+            ("event", json!(event)),
+            ("device", status["coordinator"].clone()),
+            ("name", json!("words")),
+            ("tile", json!(null)),
+            ("epoch", json!(1)),
+        ] {
+            assert_eq!(moment[field], expected, "{field} of {event}");
+        }
+        let at = moment["at"].as_f64().expect("a number of seconds");
+        assert!((0.0..=seconds).contains(&at), "{moment}");
+    }
+    assert_eq!(moments.len(), 2, "{moments:?}");
 
     let devices = api.devices();
     assert_fields(&devices[0], DEVICE_FIELDS);

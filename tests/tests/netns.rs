@@ -189,6 +189,85 @@ fn a_page_that_goes_away_does_not_hold_up_a_job() {
     node.api.await_devices(1);
 }
 
+#[test]
+fn a_page_outlives_its_node_and_returns_to_it() {
+    let Some(_turn) = turn() else { return };
+    let mut lan = Lan::new();
+    let (first, second, client) = (lan.host("first"), lan.host("second"), lan.host("client"));
+    let mesh = fresh_mesh();
+    let data = tempfile::TempDir::new().expect("a temporary directory");
+    let home = || {
+        let options = Options::on(&first, "first", &mesh);
+        options.data_dir(data.path()).start()
+    };
+    let mut first = home();
+    let second = start(&second, "second", &mesh);
+    await_mesh(&[&first, &second], 0);
+    let browser = Browser::on(&client);
+    let page = open_page(&browser, &first, "");
+    await_mesh(&[&first, &second], 1);
+    let page_name = page["name"].as_str().expect("a name").to_owned();
+    let device = page["device"].as_str().expect("an id").to_owned();
+
+    first.kill();
+    // The page is at the other node, and says so.
+    let there = |node: &Node| {
+        until("the page to be a member", FIND_LIMIT, || {
+            let devices = node.api.devices();
+            let entry = devices.iter().find(|entry| entry["device"] == *device);
+            let here = entry.is_some_and(|entry| {
+                entry["state"] != "lost" && entry["address"] == node.api.address.as_str()
+            });
+            here.then_some(()).ok_or(format!("{devices:?}"))
+        });
+    };
+    there(&second);
+    browser.await_script(
+        "the page to show where it is",
+        PAGE_LIMIT,
+        "return document.querySelector('#connection-state').textContent.includes('second')",
+    );
+    let link = "return document.querySelector('#moved-to').checkVisibility() \
+        && document.querySelector('#moved-to').href";
+    assert_eq!(
+        browser.script(link, &[]),
+        json!(format!("http://{}/", second.api.address))
+    );
+
+    // It works there.
+    let (a, b) = (
+        Matrix::random(1_600, 1_200, 41),
+        Matrix::random(1_200, 1_500, 42),
+    );
+    let (a_id, b_id) = (second.api.matrix(&a.npy()), second.api.matrix(&b.npy()));
+    let job = second.api.multiply(&a_id, &b_id);
+    let status = second.api.done(&job);
+    assert!(
+        operations_of(&status, &page_name) > 0.0,
+        "the page has a part: {status:#}"
+    );
+    Matrix::from_npy(&second.api.result(&job, "npy")).assert_is_product(&a, &b);
+    browser.await_script(
+        "the page to know of the job without its first node",
+        PAGE_LIMIT,
+        &format!("return window.gemmesh.jobs['{job}']?.state === 'done'"),
+    );
+
+    // Its own node comes back, and so does the page.
+    drop(first);
+    let first = home();
+    there(&first);
+    browser.await_script(
+        "the page to show that",
+        PAGE_LIMIT,
+        "return !window.gemmesh.connection.moved && window.gemmesh.connection.node.name === 'first'",
+    );
+    assert_eq!(
+        browser.script("return document.querySelector('#moved-to').hidden", &[]),
+        json!(true)
+    );
+}
+
 /// A node as a person starts it, with one thread.
 fn start(host: &Host, name: &str, mesh: &str) -> Node {
     Options::on(host, name, mesh).start()

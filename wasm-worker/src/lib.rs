@@ -154,6 +154,16 @@ impl MeshSession {
         plain(&self.0.contribution())
     }
 
+    /// When a node is dialled again, in milliseconds of `performance.now()`, while that is waited for.
+    pub fn retry(&self) -> Option<f64> {
+        self.0.retry().map(|at| at.0 as f64 / 1e3)
+    }
+
+    /// Addresses of nodes, for `others` of a later session.
+    pub fn nodes(&self) -> Vec<String> {
+        self.0.nodes()
+    }
+
     /// The devices of the mesh in the form of `GET /api/nodes`.
     pub fn devices(&self) -> JsValue {
         plain(&self.0.devices())

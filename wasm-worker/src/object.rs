@@ -4,7 +4,7 @@
 use gemmesh_kernel::Placement;
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, ElementType};
-use js_sys::Reflect;
+use js_sys::{Array, Reflect};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
@@ -24,6 +24,7 @@ pub(crate) fn plain(value: &impl Serialize) -> JsValue {
 pub(crate) fn start(object: &JsValue) -> Result<Start, JsError> {
     Ok(Start {
         node: text(object, "node")?,
+        others: texts(object, "others"),
         mesh: text(object, "mesh")?,
         time: number(object, "time")? as u64,
         name: text(object, "name")?,
@@ -95,6 +96,15 @@ fn field(object: &JsValue, name: &str) -> JsValue {
 
 fn text(object: &JsValue, name: &str) -> Result<String, JsError> {
     field(object, name).as_string().ok_or_else(|| wrong(name))
+}
+
+/// The texts in a list; none when there is no list.
+fn texts(object: &JsValue, name: &str) -> Vec<String> {
+    let list = field(object, name);
+    let list = list.dyn_ref::<Array>().into_iter();
+    list.flat_map(Array::iter)
+        .filter_map(|text| text.as_string())
+        .collect()
 }
 
 fn number(object: &JsValue, name: &str) -> Result<f64, JsError> {

@@ -26,6 +26,8 @@ const DEVICES_MAX: usize = 2_000;
 pub struct Start {
     /// The node that served the page, `HOST:PORT`.
     pub node: String,
+    /// Other nodes, from an earlier session of the page: [`Session::nodes`].
+    pub others: Vec<String>,
     /// Its mesh.
     pub mesh: String,
     /// Unix milliseconds when the page was opened; the same for all sessions of one page, so that
@@ -208,6 +210,7 @@ impl Session {
             seed: u64::from_le_bytes(seed[..8].try_into().expect("eight bytes")) ^ start.time,
             cache_bytes: start.cache_bytes,
             devices_max: DEVICES_MAX,
+            backups: 0,
         };
         let mut session = Self {
             engine: PageEngine::new(config, start.node, now),
@@ -216,6 +219,15 @@ impl Session {
             actions: Vec::new(),
         };
         session.drain(now);
+        for address in start.others {
+            let (device, keep) = (None, false);
+            let hint = Input::Hint {
+                address,
+                device,
+                keep,
+            };
+            session.handle(hint, now);
+        }
         session
     }
 
@@ -341,6 +353,16 @@ impl Session {
         self.engine.contribution()
     }
 
+    /// When the page tries again to reach a node, while it waits for that.
+    pub fn retry(&self) -> Option<Instant> {
+        self.engine.retry()
+    }
+
+    /// Addresses of nodes beside the one that served the page, for a later session.
+    pub fn nodes(&self) -> Vec<String> {
+        self.engine.nodes().map(str::to_owned).collect()
+    }
+
     /// The devices of the mesh in the form of `GET /api/nodes`.
     pub fn devices(&self) -> Vec<DeviceEntry> {
         let records = self.engine.devices();
@@ -438,11 +460,7 @@ impl Session {
             Output::Compute(task) => self.actions.push(Action::Compute(Box::new(slab(task)))),
             Output::Abort { slot } => self.actions.push(Action::Abort { slot }),
             Output::JobChanged { job } => {
-                let status = self
-                    .engine
-                    .jobs()
-                    .into_iter()
-                    .find(|status| status.job == job);
+                let status = self.engine.job(job);
                 self.actions
                     .extend(status.map(|status| Action::Job(Box::new(status))));
             }
@@ -452,6 +470,13 @@ impl Session {
             | Output::Load { .. }
             | Output::Verify { .. }
             | Output::Persist { .. }
+            | Output::Record { .. }
+            | Output::Claim { .. }
+            | Output::Backups { .. }
+            | Output::Moment { .. }
+            | Output::CopyMatrix { .. }
+            | Output::FetchTile { .. }
+            | Output::Drop { .. }
             | Output::Finish { .. }
             | Output::Ended { .. }
             | Output::Quarantined { .. }

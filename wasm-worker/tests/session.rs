@@ -225,6 +225,7 @@ impl Page {
     fn new() -> Self {
         let start = Start {
             node: ADDRESS.to_owned(),
+            others: Vec::new(),
             mesh: "room".to_owned(),
             time: 1_800_000_000_000,
             name: "a phone".to_owned(),

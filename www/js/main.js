@@ -187,15 +187,16 @@ if (mesh) {
 }
 
 /** How the page stands with its node, and what changed. */
-function tellConnection({ connection, refusal, node, retryAt }) {
+function tellConnection({ connection, refusal, node, moved, retryAt }) {
   duplicate(refusal === 'duplicate_id');
   const before = state.connection;
   if (connection === 'connected') {
     const entry = state.devices.find(({ device }) => device === node) ?? { device: node, name: node.slice(0, 8) };
-    if (before.phase === 'online' && before.node?.name === entry.name) return;
-    dispatch({ type: 'connection', phase: 'online', node: entry });
-    if (before.phase === 'online') return;
-    log(strings.log.connected(entry.name));
+    const same = before.phase === 'online' && before.node?.device === node && before.moved === moved;
+    if (same && before.node.name === entry.name) return;
+    dispatch({ type: 'connection', phase: 'online', node: entry, moved });
+    if (same) return;
+    log(moved ? strings.log.moved(entry.name) : strings.log.connected(entry.name));
     refresh();
     return;
   }
@@ -256,8 +257,12 @@ function tellJob(status) {
   }
 }
 
-/** What the node knows, asked for once after every connection; news come over the socket. */
+/**
+ * What the node knows, asked for once after every connection; news come over the socket. Who has moved
+ * has the socket alone: the node that would answer is gone.
+ */
 async function refresh() {
+  if (state.connection.moved) return;
   try {
     const [devices, jobs] = await Promise.all([api.nodes(), api.jobs()]);
     tellDevices(devices);
@@ -426,9 +431,9 @@ async function openJob(id, focus) {
   dispatch({ type: 'open', job: id });
   if (!id) return;
   try {
-    tellJob(await api.job(id));
+    if (!state.connection.moved) tellJob(await api.job(id));
     const known = state.jobs[id];
-    if (known.state === 'done' && !state.result) await loadResult(known);
+    if (known?.state === 'done' && !state.result) await loadResult(known);
   } catch (error) {
     log(error.message, 'warning');
   }
@@ -448,6 +453,10 @@ async function follow(id) {
 
 async function loadResult({ job: id, rows, cols }) {
   const complete = rows <= GRID_MAX && cols <= GRID_MAX;
+  if (state.connection.moved) {
+    dispatch({ type: 'result', result: { job: id, problem: strings.problem.elsewhere } });
+    return;
+  }
   try {
     const data = complete ? (await api.resultJson(id)).data : await api.corner(api.resultUrl(id, 'csv'), CORNER.rows, CORNER.cols);
     dispatch({ type: 'result', result: { job: id, rows: data, complete } });

@@ -11,7 +11,7 @@ const CACHE_BYTES_MIN = 32 * 2 ** 20;
 const PROBE = { edge: 256, ms: 60 };
 /** What a person asks for is measured longer. */
 const BENCH = { edge: 512, ms: 300 };
-const CONNECT_MS_MAX = 5_000;
+const CONNECT_MS_MAX = 4_000;
 /** A timer this late was asleep: the sockets are dead, even if they do not know it. */
 const JUMP_MS = 10_000;
 const HEARTBEAT_MS = 2_000;
@@ -28,8 +28,8 @@ let lastBeat = Date.now();
 let lastLinkNumber = 0;
 let told = '';
 let tellTimer = null;
-/** When the session dials its own node again, in milliseconds of `performance.now()`. */
-let retryAt = null;
+/** Addresses of nodes that earlier sessions of this page knew. */
+let others = [];
 /** What earlier sessions of this page computed. */
 let earlier = { tiles: 0, rows: 0, operations: 0, computed: 0, kernel_ms: 0, busy_ms: 0, last: null };
 
@@ -110,6 +110,7 @@ async function meshName() {
 function open() {
   const start = {
     node: settings.node,
+    others,
     mesh: settings.mesh,
     time: settings.opened,
     name: settings.name,
@@ -120,7 +121,6 @@ function open() {
     cache_bytes: Math.max(CACHE_BYTES_MIN, PAGE_BYTES - WORKER_BYTES * settings.threads),
     paused: settings.paused,
   };
-  retryAt = null;
   told = '';
   session = new glue.MeshSession(settings.seed, start, performance.now());
   say({ type: 'device', device: session.device() });
@@ -132,6 +132,7 @@ function close({ goodbye }) {
   if (!session) return;
   if (goodbye) run(session.leave(performance.now()));
   earlier = total();
+  others = session.nodes();
   for (const { socket } of links.values()) abandon(socket);
   links.clear();
   cache.clear();
@@ -243,7 +244,6 @@ function tick() {
 
 const carryOut = {
   dial({ address }) {
-    if (address === settings.node) retryAt = null;
     lastLinkNumber += 1;
     const number = lastLinkNumber;
     let socket;
@@ -353,9 +353,6 @@ function gone(number) {
   abandon(link.socket);
   const now = performance.now();
   run(link.opened ? session.linkDown(number, now) : session.dialFailed(link.address, now));
-  // Away from its node the session has nothing sooner to do than to dial it again.
-  if (link.address === settings.node && retryAt === null) retryAt = session.timeout() ?? null;
-  tellState();
 }
 
 function slabDone(slot, kernelMs, result) {
@@ -382,7 +379,8 @@ function tellState() {
   tellTimer ??= setTimeout(() => {
     tellTimer = null;
     if (!session) return;
-    const contribution = { ...total(), retryAt: retryAt === null ? null : Math.round(performance.timeOrigin + retryAt) };
+    const retry = session.retry();
+    const contribution = { ...total(), retryAt: retry === undefined ? null : Math.round(performance.timeOrigin + retry) };
     const text = JSON.stringify(contribution);
     if (text === told) return;
     told = text;

@@ -9,7 +9,8 @@ const LOG_MAX = 200;
 
 export function initialState(device) {
   return {
-    connection: { phase: 'starting', retryAt: null, reason: null, node: null },
+    /** `moved`: attached to another node than the one that served the page. */
+    connection: { phase: 'starting', retryAt: null, reason: null, node: null, moved: false },
     me: {
       device: null,
       name: device.name,
@@ -78,6 +79,12 @@ export function isFixed(form, name) {
   return Boolean((name !== 'cols' && form.a.file) || (name !== 'rows' && form.b.file));
 }
 
+/** The page of the node that this one has moved to; null while it has not. The address is a node's word. */
+export function pageElsewhere({ phase, moved, node }) {
+  const known = phase === 'online' && moved && /^(\d+(\.\d+){3}|\[[\da-f:]+\]):\d+$/i.test(node.address);
+  return known ? `http://${node.address}` : null;
+}
+
 /** Jobs for the list: own ones first, then the newest first. */
 export function jobList(state) {
   const own = new Set(state.own);
@@ -107,9 +114,9 @@ export function reduce(state, event) {
 }
 
 const handlers = {
-  connection: (state, { phase, retryAt = null, reason = null, node }) => ({
+  connection: (state, { phase, retryAt = null, reason = null, node, moved = false }) => ({
     ...state,
-    connection: { phase, retryAt, reason, node: node ?? state.connection.node },
+    connection: { phase, retryAt, reason, node: node ?? state.connection.node, moved },
   }),
 
   me: (state, { change }) => ({ ...state, me: { ...state.me, ...change } }),
@@ -118,11 +125,15 @@ const handlers = {
 
   devices: (state, { devices }) => ({ ...state, devices }),
 
-  // A status replaces an older one; an ended job never runs again.
+  // A status replaces an older one; an ended job never runs again. Under the same coordinator tiles
+  // only get more; one that took over may have fewer at first.
   job: (state, { job }) => {
     const known = state.jobs[job.job];
     if (known && hasEnded(known) && !hasEnded(job)) return state;
-    if (known && !hasEnded(job) && known.tiles_done > job.tiles_done) return state;
+    if (known && !hasEnded(job)) {
+      if (known.epoch > job.epoch) return state;
+      if (known.epoch === job.epoch && known.tiles_done > job.tiles_done) return state;
+    }
     return { ...state, jobs: { ...state.jobs, [job.job]: job } };
   },
 

@@ -21,6 +21,8 @@ export const strings = {
     },
     retry: 'Try now',
     node: (name) => `Node ${isolated(name)}`,
+    moved: (name) => `Moved to ${isolated(name)}`,
+    openMoved: 'Open its page',
   },
 
   contribution: {
@@ -145,7 +147,11 @@ export const strings = {
     emptyFile: (name) => ({ message: `“${isolated(name)}” is empty.`, hint: 'Choose a file with a matrix in it.' }),
     network: {
       message: 'The node did not answer.',
-      hint: 'Check that the node still runs and that this device is in the same network.',
+      hint: 'Check that the node still runs and that this device is in the same network, or open the page of another node.',
+    },
+    elsewhere: {
+      message: 'The node that served this page is gone, so it can not show the result.',
+      hint: 'Download it here, or open the page of the node at the top.',
     },
     unexpected: (status) => ({ message: `The node answered ${status}.`, hint: 'See the log of the node.' }),
   },
@@ -173,6 +179,9 @@ export const strings = {
       time: 'Time',
       speed: 'Speed',
       coordinator: 'Coordinator',
+      epoch: 'Epoch',
+      copies: 'Safe copies',
+      backups: 'Backups',
       traffic: 'Sent over the network',
       id: 'Id',
     },
@@ -189,6 +198,21 @@ export const strings = {
       mflops: 'MFLOPS',
     },
     noContributions: 'Nobody has finished a tile yet.',
+    timeline: 'What happened',
+    moment: ({ event, name, tile, epoch }) => {
+      const who = isolated(name);
+      const texts = {
+        taken: `${who} took the job`,
+        joined: `${who} joined`,
+        left: `${who} left`,
+        took_over: `${who} took over (epoch ${number(epoch)})`,
+        backed_up: `${who} became a backup`,
+        reassigned: `Tile #${number(tile)} of ${who} went to another device`,
+        quarantined: `Tile #${number(tile)} from ${who} was wrong; it gets no more work`,
+        ended: `The job ended at ${who}`,
+      };
+      return texts[event] ?? `${who}: ${event}`;
+    },
     failed: 'This job failed.',
   },
 
@@ -207,6 +231,7 @@ export const strings = {
   log: {
     heading: 'Log',
     connected: (node) => `Connected to ${isolated(node)}`,
+    moved: (node) => `Moved to ${isolated(node)}; the work goes on`,
     disconnected: 'Connection to the node lost',
     refused: (text) => `Refused: ${text}`,
     newId: 'Another page has the id of this one; this page took a new id',

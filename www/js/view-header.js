@@ -1,6 +1,7 @@
 // The header: which node, and how the connection stands.
 
 import { h, setAttribute, setText, show } from './dom.js';
+import { pageElsewhere } from './state.js';
 import { strings } from './strings.js';
 
 export function mountHeader(root, actions) {
@@ -8,14 +9,19 @@ export function mountHeader(root, actions) {
   const phase = h('span', { id: 'connection-state', class: 'connection', role: 'status' });
   // Apart from the status, so that a screen reader does not read every second aloud.
   const next = h('span', { id: 'next-try', class: 'next-try quiet', 'aria-hidden': 'true' });
+  const moved = h('a', { id: 'moved-to' }, strings.connection.openMoved);
   const retry = h('button', { id: 'retry', type: 'button', class: 'small', onclick: actions.reconnect }, strings.connection.retry);
   root.append(
     h('div', { class: 'brand' }, h('img', { src: '/icons/icon.svg', alt: '', width: 32, height: 32 }), h('h1', {}, strings.title)),
-    h('div', { class: 'where' }, node, phase, next, retry),
+    h('div', { class: 'where' }, node, phase, moved, next, retry),
   );
 
   return ({ connection, now }) => {
-    setText(node, connection.node ? strings.connection.node(connection.node.name) : '');
+    const elsewhere = pageElsewhere(connection);
+    setText(node, connection.node && !connection.moved ? strings.connection.node(connection.node.name) : '');
+    show(node, !connection.moved);
+    show(moved, Boolean(elsewhere));
+    setAttribute(moved, 'href', elsewhere);
     setAttribute(phase, 'data-state', connection.phase);
     setText(phase, phaseText(connection));
     show(next, connection.phase === 'waiting');
@@ -24,7 +30,8 @@ export function mountHeader(root, actions) {
   };
 }
 
-function phaseText({ phase, reason }) {
+function phaseText({ phase, reason, moved, node }) {
+  if (phase === 'online' && moved) return strings.connection.moved(node.name);
   return (phase === 'waiting' && strings.connection.refused[reason]) || strings.connection[phase];
 }
 

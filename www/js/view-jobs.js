@@ -78,6 +78,13 @@ export function mountJob(root, actions) {
   }
   const contributions = table('contributions-table', strings.job.contributions, strings.job.columns);
   const none = h('p', { class: 'quiet' }, strings.job.noContributions);
+  const moments = h('ol', { id: 'job-timeline', class: 'timeline' });
+  const timeline = h(
+    'div',
+    {},
+    h('h3', { id: 'timeline-heading' }, strings.job.timeline),
+    h('div', { class: 'timeline-scroll', tabindex: 0, role: 'region', 'aria-labelledby': 'timeline-heading' }, moments),
+  );
   const cancel = h('button', { id: 'job-cancel', type: 'button', class: 'small', onclick: () => actions.cancelJob(section.dataset.job) }, strings.jobs.cancel);
   const close = h('button', { id: 'job-close', type: 'button', class: 'small', onclick: () => actions.openJob(null) }, strings.job.close);
   const result = h('div', { id: 'result' });
@@ -93,6 +100,7 @@ export function mountJob(root, actions) {
     h('h3', {}, strings.job.contributions),
     none,
     h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(strings.job.contributions) }, contributions.element),
+    timeline,
   );
   root.append(section);
 
@@ -115,7 +123,12 @@ export function mountJob(root, actions) {
     setText(facts.tiles, strings.jobs.tiles(job.tiles_done, job.tiles_total));
     setText(facts.time, duration(job.seconds));
     setText(facts.speed, job.state === 'done' && job.seconds > 0 ? rate(operations / job.seconds) : strings.contribution.none);
-    setText(facts.coordinator, page.devices.find(({ device }) => device === job.coordinator)?.name ?? job.coordinator.slice(0, 8));
+    const called = (id) => page.devices.find(({ device }) => device === id)?.name ?? id.slice(0, 8);
+    setText(facts.coordinator, called(job.coordinator));
+    setText(facts.epoch, number(job.epoch));
+    setText(facts.copies, number(job.safe_copies));
+    setText(facts.backups, job.backups?.map(called).join(', ') || strings.contribution.none);
+    updateTimeline(timeline, moments, job);
     setText(facts.traffic, bytes(job.bytes_sent));
     setText(facts.id, job.job);
     show(none, job.contributions.length === 0);
@@ -124,6 +137,17 @@ export function mountJob(root, actions) {
     show(cancel, !hasEnded(job));
   };
   return { update, result, focus: () => heading.focus({ preventScroll: true }), section };
+}
+
+/** Newest first, as in the log. */
+function updateTimeline(section, list, { job, timeline = [] }) {
+  show(section, timeline.length > 0);
+  const key = ({ at, event, device, tile }) => [job, at, event, device, tile].join(' ');
+  keyed(list, [...timeline].reverse(), key, createMoment, () => {});
+}
+
+function createMoment(moment) {
+  return h('li', { 'data-event': moment.event }, h('time', {}, duration(moment.at)), ' ', h('span', {}, strings.job.moment(moment)));
 }
 
 function updateContributions(body, contributions, me) {

@@ -2,6 +2,7 @@
 
 import { h, problemBox, setText, show } from './dom.js';
 import { number } from './format.js';
+import { pageElsewhere } from './state.js';
 import { strings } from './strings.js';
 import { resultUrl } from './api.js';
 import { fillMatrix } from './view-matrix.js';
@@ -30,7 +31,7 @@ export function mountResult(root, actions) {
   root.append(part);
   let shown = null;
 
-  return ({ openJob, jobs, result }) => {
+  return ({ openJob, jobs, result, connection }) => {
     const job = jobs[openJob];
     show(part, job?.state === 'done');
     if (job?.state !== 'done') {
@@ -38,7 +39,7 @@ export function mountResult(root, actions) {
       return;
     }
     for (const link of links) {
-      const url = resultUrl(job.job, link.dataset.format);
+      const url = (pageElsewhere(connection) ?? '') + resultUrl(job.job, link.dataset.format);
       if (link.getAttribute('href') !== url) link.setAttribute('href', url);
     }
     setText(status, result ? '' : text.loading);

@@ -167,6 +167,9 @@ pub struct ServeArgs {
     /// The most disk to use for matrices (default: half of what is free)
     #[arg(long, env = "GEMMESH_DISK", value_name = "SIZE", value_parser = size)]
     pub disk: Option<Size>,
+    /// How many other nodes hold what is needed to continue a job when this one is gone, 0 to 3
+    #[arg(long, env = "GEMMESH_BACKUPS", value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3), default_value_t = 3)]
+    pub backups: u8,
     /// How long results are kept, such as 2h or 30m
     #[arg(long, env = "GEMMESH_RESULT_TTL", value_name = "DURATION", value_parser = duration, default_value = "2h")]
     pub result_ttl: Duration,

@@ -54,6 +54,7 @@ pub fn resolve(args: &ServeArgs) -> Result<NodeConfig, CliError> {
         threads: args.threads.unwrap_or_else(threads),
         memory,
         disk,
+        backups: usize::from(args.backups),
         result_ttl: args.result_ttl,
         allow_hosts: args.allow_hosts.clone(),
     })

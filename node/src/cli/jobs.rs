@@ -10,7 +10,7 @@ use super::client::Client;
 use super::error::CliError;
 use super::output::{self, Target};
 use super::table::{Align, Table};
-use super::{locate, multiply, text};
+use super::{locate, multiply, text, timeline};
 
 /// Hexadecimal digits of a whole id.
 const ID_DIGITS: usize = 32;
@@ -100,7 +100,16 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     if job.state.has_ended() {
         lines = lines.replace(" so far\n", " in all\n");
     }
-    lines.push_str(&format!("moved      {}\n", text::bytes(job.bytes_sent)));
+    // Without them there are ids in place of some names.
+    let devices = client.nodes().await.unwrap_or_default();
+    let names = timeline::Names::new(&job, &devices);
+    lines.push_str(&timeline::standing(&job, &names));
+    lines.push_str(&format!("moved      {}", text::bytes(job.bytes_sent)));
+    if job.bytes_replicated > 0 {
+        let copied = text::bytes(job.bytes_replicated);
+        lines.push_str(&format!(", {copied} more for safety"));
+    }
+    lines.push('\n');
     if let Some(result) = &job.result {
         lines.push_str(&format!(
             "result     {result}\n           gemmesh result {} -o c.npy\n",
@@ -110,6 +119,10 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     if !job.contributions.is_empty() {
         lines.push('\n');
         lines.push_str(&contributions(&job).render(0, output::columns()));
+    }
+    if !job.timeline.is_empty() {
+        lines.push('\n');
+        lines.push_str(&timeline::story(&job.timeline));
     }
     output::print(&lines)
 }

@@ -45,6 +45,8 @@ impl Embedded {
         let mut args = from_environment()?;
         args.port = 0;
         args.data_dir = Some(dir.path().to_owned());
+        // Nobody would ask for its job after it has ended.
+        args.backups = 0;
         let config = config::resolve(&args)?;
         let bind = config.bind;
         let shutdown = CancellationToken::new();

@@ -19,6 +19,7 @@ mod serve;
 mod signals;
 mod table;
 mod text;
+mod timeline;
 mod values;
 mod version;
 

@@ -233,6 +233,7 @@ mod tests {
             threads: 2,
             memory: 1 << 30,
             disk: 1 << 30,
+            backups: 3,
             result_ttl: Duration::from_secs(1),
             allow_hosts: Vec::new(),
         };

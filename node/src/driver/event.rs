@@ -1,14 +1,13 @@
 //! What the event loop is told.
 
 use bytes::Bytes;
-use gemmesh_protocol::id::{BlockId, DeviceId, JobId, LeaseId, MatrixId};
+use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId, LeaseId, MatrixId};
 use gemmesh_protocol::io::{Checked, Door, LinkId};
 use gemmesh_protocol::job::Operand;
 use gemmesh_protocol::message::Header;
-use gemmesh_protocol::time::WallTime;
+use gemmesh_protocol::replication::Taken;
 use tokio::sync::oneshot;
 
-use super::Job;
 use crate::link::LinkQueue;
 
 /// What the loop is told.
@@ -45,8 +44,7 @@ pub(crate) enum Event {
     },
     /// A durable job.
     Submit {
-        job: Job,
-        submitted: WallTime,
+        taken: Box<Taken>,
         reply: oneshot::Sender<()>,
     },
     /// A person cancels a job.
@@ -64,8 +62,33 @@ pub(crate) enum Event {
         checked: Checked,
         payload: Bytes,
     },
-    /// A tile is durable.
-    Persisted { job: JobId, tile: u32 },
+    /// A tile is durable, or was refused.
+    Persisted {
+        job: JobId,
+        tile: u32,
+        digest: Option<BlockId>,
+    },
+    /// Entries of a job's log are durable.
+    Logged {
+        job: JobId,
+        epoch: Epoch,
+        sequence: u64,
+    },
+    /// This node may coordinate a job from now on.
+    Claimed { job: JobId, epoch: Epoch },
+    /// A copy of a matrix is here, or could not be had.
+    MatrixCopied {
+        job: JobId,
+        matrix: MatrixId,
+        there: bool,
+    },
+    /// A tile from another node.
+    TileFetched {
+        job: JobId,
+        tile: u32,
+        from: DeviceId,
+        payload: Option<Bytes>,
+    },
     /// A result became a matrix.
     Finished { job: JobId, result: MatrixId },
     /// How a job ended is durable.

@@ -63,15 +63,11 @@ impl Driver {
                 self.handle(Input::DialFailed { address });
             }
             Event::Register { address, reply } => self.on_register(address, reply),
-            Event::Submit {
-                job,
-                submitted,
-                reply,
-            } => {
-                let header = Box::new(JobHeader::clone(&job.header));
-                let id = header.job;
+            Event::Submit { taken, reply } => {
+                let id = taken.header.job;
+                let job = Job::new(Arc::new(taken.header.clone()));
                 self.jobs.insert(id, job);
-                self.handle(Input::Submit { header, submitted });
+                self.handle(Input::Submit { taken });
                 self.changed.insert(id);
                 self.publish_jobs();
                 let _ = reply.send(());
@@ -85,6 +81,7 @@ impl Driver {
                 for job in jobs {
                     self.handle(Input::Forget { job });
                     self.jobs.remove(&job);
+                    self.copies.forget(job);
                     self.changed.insert(job);
                 }
             }
@@ -108,9 +105,43 @@ impl Driver {
                     payload,
                 });
             }
-            Event::Persisted { job, tile } => {
-                self.app.counters().tile_accepted();
-                self.handle(Input::Persisted { job, tile });
+            Event::Persisted { job, tile, digest } => {
+                if self.jobs.contains_key(&job) {
+                    self.app.counters().tile_accepted();
+                }
+                self.handle(Input::Persisted { job, tile, digest });
+            }
+            Event::Logged {
+                job,
+                epoch,
+                sequence,
+            } => self.handle(Input::Recorded {
+                job,
+                epoch,
+                sequence,
+            }),
+            Event::Claimed { job, epoch } => self.handle(Input::Claimed { job, epoch }),
+            Event::MatrixCopied { job, matrix, there } => {
+                self.handle(Input::MatrixCopied { job, matrix, there });
+                self.matrix_copied(matrix);
+            }
+            Event::TileFetched {
+                job,
+                tile,
+                from,
+                payload,
+            } => {
+                let payload = payload.map(|bytes| {
+                    let len = bytes.len() as u64;
+                    (bytes, len)
+                });
+                self.handle(Input::TileFetched {
+                    job,
+                    tile,
+                    from,
+                    payload,
+                });
+                self.tile_copied();
             }
             Event::Finished { job, result } => self.handle(Input::Finished { job, result }),
             Event::Recorded { job } => {
@@ -118,8 +149,13 @@ impl Driver {
                 self.answer_cancellations(job);
             }
             Event::StoreFailed { job, reason } => {
-                tracing::error!(%job, reason, "the store failed a job");
-                self.handle(Input::Fail { job, reason });
+                if self.jobs.contains_key(&job) {
+                    tracing::error!(%job, reason, "the store failed a job");
+                    self.handle(Input::Fail { job, reason });
+                } else {
+                    tracing::warn!(%job, reason, "this node can not back up a job");
+                    self.handle(Input::Unable { job, reason });
+                }
             }
             Event::Block {
                 job,

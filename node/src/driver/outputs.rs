@@ -3,10 +3,14 @@
 use std::collections::VecDeque;
 
 use gemmesh_protocol::io::SlabTask;
+use gemmesh_protocol::replication::Entry;
 
 use super::*;
 use crate::compute::SlabWork;
 use crate::link::ServeRequest;
+use crate::net::peers::heal;
+use crate::store::StoreError;
+use crate::verify::VerifyError;
 
 impl Driver {
     pub(super) fn carry_out(&mut self, output: Output<Bytes>) {
@@ -102,23 +106,79 @@ impl Driver {
                 job,
                 done,
                 contributor,
+                expected,
                 payload,
             } => {
                 let (app, tile) = (self.app.clone(), done.tile);
                 tokio::spawn(async move {
                     let contributor = contributor.map(|record| *record);
-                    let written = app
-                        .store()
-                        .write_tile(job, done, contributor, payload)
-                        .await;
-                    app.tell(match written {
-                        Ok(()) => Event::Persisted { job, tile },
+                    let store = app.store();
+                    let written = store.write_tile(job, done, contributor, expected, payload);
+                    app.tell(match written.await {
+                        Ok(digest) => Event::Persisted { job, tile, digest },
                         Err(error) => Event::StoreFailed {
                             job,
                             reason: error.to_string(),
                         },
                     })
                     .await;
+                });
+            }
+            Output::Record {
+                job,
+                epoch,
+                sequence,
+                entries,
+            } => {
+                if self.jobs.remove(&job).is_some() {
+                    let by = self.name_of(epoch.device);
+                    let epoch = epoch.counter;
+                    tracing::warn!(%job, epoch, by, "stepping down: another node coordinates the job");
+                    self.changed.insert(job);
+                }
+                if let Some(Entry::Taken(taken)) = entries.first() {
+                    self.copies.know(taken);
+                }
+                let recorded = self.app.store().record(job, epoch, sequence, entries);
+                self.answer(
+                    job,
+                    recorded,
+                    Event::Logged {
+                        job,
+                        epoch,
+                        sequence,
+                    },
+                );
+            }
+            Output::Claim { header, epoch } => {
+                let job = header.job;
+                tracing::info!(%job, epoch = epoch.counter, "this node coordinates the job");
+                let entry = Job::new(Arc::new(*header));
+                self.jobs.entry(job).or_insert(entry);
+                let claimed = self.app.store().claim(job, epoch);
+                self.answer(job, claimed, Event::Claimed { job, epoch });
+            }
+            Output::Backups { job, backups } => self.backups(job, backups),
+            Output::Moment { job, moment } => {
+                self.log_moment(job, &moment);
+                let added = self.app.store().add_moment(job, moment);
+                tokio::spawn(async move {
+                    if let Err(error) = added.await {
+                        tracing::debug!(%job, %error, "a moment of a job was not kept");
+                    }
+                });
+            }
+            Output::CopyMatrix { job, matrix, from } => self.copy_matrix(job, matrix, from),
+            Output::FetchTile { job, tile, from } => self.fetch_tile(job, tile, from),
+            Output::Drop { job } => {
+                self.jobs.remove(&job);
+                self.copies.forget(job);
+                self.changed.insert(job);
+                let dropped = self.app.store().drop_job(job);
+                tokio::spawn(async move {
+                    if let Err(error) = dropped.await {
+                        tracing::warn!(%job, %error, "what is here of a job could not be removed");
+                    }
                 });
             }
             Output::Finish { job } => {
@@ -168,6 +228,26 @@ impl Driver {
         }
     }
 
+    /// Tells the loop `event` once `work` is done; a failure is the job's.
+    fn answer(
+        &self,
+        job: JobId,
+        work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+        event: Event,
+    ) {
+        let app = self.app.clone();
+        tokio::spawn(async move {
+            app.tell(match work.await {
+                Ok(()) => event,
+                Err(error) => Event::StoreFailed {
+                    job,
+                    reason: error.to_string(),
+                },
+            })
+            .await;
+        });
+    }
+
     /// Reads own blocks for the own worker.
     fn load(&mut self, job: JobId, operand: Operand, blocks: Vec<u32>) {
         let Some(source) = self.jobs.get(&job) else {
@@ -181,7 +261,12 @@ impl Driver {
         tokio::spawn(async move {
             for block in blocks {
                 let id = header.manifest(operand).blocks[block as usize];
-                let read = app.store().read_block(matrix, block).await;
+                let mut read = app.store().read_block(matrix, block).await;
+                if let Err(StoreError::Missing { .. }) = &read
+                    && heal(&app, matrix).await
+                {
+                    read = app.store().read_block(matrix, block).await;
+                }
                 if let Err(error) = &read {
                     let reason = error.to_string();
                     app.tell(Event::StoreFailed { job, reason }).await;
@@ -232,7 +317,14 @@ impl Driver {
             .clone();
         let app = self.app.clone();
         tokio::spawn(async move {
-            app.tell(match verifier.check(tile, payload).await {
+            let mut checked = verifier.check(tile, payload.clone()).await;
+            if let Err(VerifyError::Store(StoreError::Missing { .. })) = &checked
+                && heal(&app, a).await
+                && heal(&app, b).await
+            {
+                checked = verifier.check(tile, payload).await;
+            }
+            app.tell(match checked {
                 Ok((checked, payload)) => Event::Verified {
                     job,
                     tile,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use gemmesh_protocol::status::{JobState, JobStatus};
+use gemmesh_protocol::status::{Happening, JobState, JobStatus, Moment};
 
 use super::*;
 use crate::app::JobView;
@@ -14,23 +14,70 @@ impl Driver {
     /// cancelled job would go on.
     pub(super) fn ended(&mut self, status: JobStatus) {
         let job = status.job;
+        let own = self.jobs.remove(&job).is_some();
+        self.copies.forget(job);
         match status.state {
+            _ if !own => {
+                tracing::info!(%job, "a job of another node ended; what is left of it is here")
+            }
             JobState::Done => tracing::info!(%job, seconds = status.seconds, "job done"),
             JobState::Failed => tracing::warn!(%job, error = status.error, "job failed"),
             _ => tracing::info!(%job, "job cancelled"),
         }
-        self.app.counters().job_ended(status.state);
-        self.jobs.remove(&job);
+        if own {
+            self.app.counters().job_ended(status.state);
+        }
         self.changed.insert(job);
-        let app = self.app.clone();
+        let (app, ended) = (self.app.clone(), self.app.store().end_job(&status));
         tokio::spawn(async move {
-            if let Err(error) = app.store().end_job(&status).await {
+            if let Err(error) = ended.await {
                 tracing::error!(%job, %error, "the end of a job could not be recorded");
             }
             app.tell(Event::Recorded { job }).await;
         });
         self.recording.insert(job);
         self.publish_jobs();
+    }
+
+    /// Keeps the list of a job's backups, and tells who is none any more.
+    pub(super) fn backups(&mut self, job: JobId, backups: Vec<DeviceId>) {
+        if let Some(entry) = self.jobs.get_mut(&job) {
+            let before = std::mem::replace(&mut entry.backups, backups.clone());
+            for device in before.iter().filter(|device| !backups.contains(device)) {
+                let name = self.name_of(*device);
+                tracing::info!(%job, name, "the job lost a backup");
+            }
+        }
+        let kept = self.app.store().set_backups(job, backups);
+        tokio::spawn(async move {
+            if let Err(error) = kept.await {
+                tracing::debug!(%job, %error, "the backups of a job were not kept");
+            }
+        });
+    }
+
+    /// One line for what people want to know of a job.
+    pub(super) fn log_moment(&self, job: JobId, moment: &Moment) {
+        let (name, epoch) = (&moment.name, moment.epoch);
+        match moment.event {
+            Happening::TookOver => tracing::warn!(%job, name, epoch, "the job was taken over"),
+            Happening::BackedUp => tracing::info!(%job, name, "the job has a new backup"),
+            Happening::Reassigned => {
+                let tile = moment.tile;
+                tracing::info!(%job, name, tile, "a tile is given to another device");
+            }
+            Happening::Left => tracing::info!(%job, name, "a device left the job"),
+            Happening::Joined => tracing::info!(%job, name, "a device joined the job"),
+            // These have lines of their own.
+            Happening::Taken | Happening::Quarantined | Happening::Ended => {}
+        }
+    }
+
+    /// How a device is called.
+    pub(super) fn name_of(&self, device: DeviceId) -> String {
+        let devices = self.engine.devices();
+        let entry = devices.into_iter().find(|entry| entry.device == device);
+        entry.map_or_else(|| device.short(), |entry| entry.name)
     }
 
     pub(super) fn answer_cancellations(&mut self, job: JobId) {
@@ -82,7 +129,11 @@ impl Driver {
             .filter(|ip| net::reach::is_local(*ip))
             .collect();
         let mut view = self.view.write().expect("writers do not panic");
-        (view.devices, view.members) = (devices, members);
+        view.devices = devices;
+        // A page outlives its node: it may come here as long as the results of its jobs are kept.
+        let kept = self.app.config().result_ttl;
+        view.members
+            .update(members, kept, std::time::Instant::now());
         drop(view);
         self.changes.send_modify(|version| *version += 1);
     }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::ServeRequest;
 use crate::app::App;
 use crate::driver::Event;
+use crate::net::peers::heal;
 use crate::store::StoreError;
 
 /// Blocks read in one go.
@@ -130,9 +131,15 @@ impl Serving {
                 },
             };
             let headers = blocks.iter().map(header).collect();
-            let store = self.app.store().clone();
+            let app = self.app.clone();
             self.reading.push_back(tokio::spawn(async move {
-                let blocks = store.read_blocks(matrix, blocks).await;
+                let mut read = app.store().read_blocks(matrix, blocks.clone()).await;
+                if let Err(StoreError::Missing { .. }) = &read
+                    && heal(&app, matrix).await
+                {
+                    read = app.store().read_blocks(matrix, blocks).await;
+                }
+                let blocks = read;
                 Batch {
                     job,
                     headers,

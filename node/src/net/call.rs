@@ -42,8 +42,6 @@ const NAMES_FRESH: Duration = Duration::from_secs(2);
 pub struct Web {
     /// The node.
     pub app: App,
-    /// For requests to other nodes.
-    pub client: reqwest::Client,
     /// Bytes of bodies that are on the disk and not yet in the store.
     pub uploading: AtomicU64,
     /// Jobs by who sent them.
@@ -53,24 +51,11 @@ pub struct Web {
 
 impl Web {
     /// The shared part of the HTTP side of `app`.
-    ///
-    /// # Panics
-    /// When the HTTP client can not be made, which takes a broken build.
     pub fn new(app: App) -> Self {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(3))
-            // Nodes close idle connections after five seconds.
-            .pool_idle_timeout(Duration::from_secs(2))
-            .tcp_nodelay(true)
-            .build()
-            .expect("the client has no options that can fail");
         let names = Mutex::new((Instant::now(), Arc::new(names(&app))));
         let (uploading, senders) = (AtomicU64::new(0), Mutex::default());
         Self {
             app,
-            client,
             uploading,
             senders,
             names,

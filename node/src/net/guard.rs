@@ -3,10 +3,12 @@
 //!
 //! `Host` must name this node by something that an attacker's DNS can not point here: an IP
 //! literal of ours, `localhost`, our `.local` name or a name that the operator allowed. `Origin`,
-//! when there is one, must be the page that we ourselves served, or on `/ws` one that a connected
-//! member served under its IP literal.
+//! when there is one, must be the page that we ourselves served, or on `/ws` one that a member served
+//! under its IP literal: a node that is linked, or was until lately ([`Members`]).
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use warp::http::{HeaderMap, HeaderName, Method, Uri, header};
 
@@ -41,6 +43,42 @@ impl Names {
         let label = label.trim_end_matches('-');
         let label = if label.is_empty() { "gemmesh" } else { label };
         format!("{label}.local")
+    }
+}
+
+/// Addresses remembered of members that are not linked any more.
+const GONE_MAX: usize = 1_024;
+
+/// The IP addresses of members, whose pages may open `/ws`. A page whose node has died moves to
+/// another one, so an address counts for a while after its node was last linked.
+#[derive(Debug, Default)]
+pub struct Members {
+    linked: Vec<IpAddr>,
+    /// Until when those count that are not linked any more.
+    gone: BTreeMap<IpAddr, Instant>,
+}
+
+impl Members {
+    /// These are linked now; those that were until now count for `kept` longer.
+    pub fn update(&mut self, linked: Vec<IpAddr>, kept: Duration, now: Instant) {
+        let before = std::mem::replace(&mut self.linked, linked);
+        let until = now + kept;
+        self.gone.extend(before.into_iter().map(|ip| (ip, until)));
+        let linked = &self.linked;
+        self.gone
+            .retain(|ip, until| now < *until && !linked.contains(ip));
+        while self.gone.len() > GONE_MAX {
+            let first = self.gone.iter().min_by_key(|(_, until)| **until);
+            let first = *first.expect("there are some").0;
+            self.gone.remove(&first);
+        }
+    }
+
+    /// Those that count.
+    pub fn list(&self, now: Instant) -> Vec<IpAddr> {
+        let gone = self.gone.iter().filter(|(_, until)| now < **until);
+        let gone = gone.map(|(ip, _)| *ip);
+        self.linked.iter().copied().chain(gone).collect()
     }
 }
 
@@ -100,7 +138,7 @@ impl Authority {
 /// Decides whether a request may be looked at at all.
 ///
 /// `local` is the address that the connection came in on, one of ours by definition; `members`
-/// are the IP addresses of connected members, asked for only when needed.
+/// are the IP addresses of [`Members`], asked for only when needed.
 ///
 /// # Errors
 /// 400 for a `Host` that is missing, doubled or malformed, 403 for everything that is refused.
@@ -131,7 +169,9 @@ pub fn check(
     match only(headers, header::ORIGIN) {
         Err(0) => foreign_fetch(method, headers),
         Err(count) => Err(refused(format!("{count} Origin headers"))),
-        Ok(_) if path == "/mesh" => Err(refused("nodes send no Origin to /mesh".to_owned())),
+        Ok(_) if path == "/mesh" || path.starts_with("/mesh/") => {
+            Err(refused("nodes send no Origin to /mesh".to_owned()))
+        }
         Ok(origin) => {
             let text = origin;
             let origin = origin.strip_prefix("http://").and_then(Authority::parse);
@@ -399,6 +439,40 @@ mod tests {
         check_request(OURS, "POST", "/api/jobs", &member, Err(403));
         check_request(OURS, "GET", "/wsx", &member, Err(403));
         check_request(OURS, "GET", "/ws", &[], Ok(()));
+    }
+
+    #[test]
+    fn an_address_counts_for_a_while_after_its_member_was_last_linked() {
+        let ip = |n: u8| IpAddr::from([192, 168, 1, n]);
+        let kept = Duration::from_secs(100);
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut members = Members::default();
+        members.update(vec![ip(1), ip(2)], kept, at(0));
+        members.update(vec![ip(2), ip(3)], kept, at(500));
+        assert_eq!(members.list(at(599)), [ip(2), ip(3), ip(1)]);
+        assert_eq!(members.list(at(600)), [ip(2), ip(3)]);
+        // Back in time, and gone again.
+        members.update(vec![ip(1)], kept, at(550));
+        assert_eq!(members.list(at(551)), [ip(1), ip(2), ip(3)]);
+        members.update(Vec::new(), kept, at(1_000));
+        assert_eq!(members.list(at(1_099)), [ip(1)]);
+        assert!(members.list(at(1_100)).is_empty());
+    }
+
+    #[test]
+    fn no_number_of_members_that_come_and_go_takes_much_memory() {
+        let mut members = Members::default();
+        let start = Instant::now();
+        for n in 0..3 * GONE_MAX as u32 {
+            let now = start + Duration::from_millis(n.into());
+            let ip = IpAddr::from((0x0a00_0000 + n).to_be_bytes());
+            members.update(vec![ip], Duration::from_secs(7_200), now);
+        }
+        let list = members.list(start);
+        assert_eq!(list.len(), GONE_MAX + 1);
+        let last = 0x0a00_0000 + 3 * GONE_MAX as u32 - 1;
+        assert!(list.contains(&IpAddr::from((last - GONE_MAX as u32).to_be_bytes())));
     }
 
     #[test]

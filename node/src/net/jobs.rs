@@ -1,7 +1,7 @@
 //! `/api/jobs`: submitting, watching, results, cancelling; at every node, whoever coordinates.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gemmesh_protocol::id::{JobId, MatrixId};
 use gemmesh_protocol::matrix::Dtype;
@@ -19,6 +19,8 @@ use crate::store::Missing;
 
 /// The most bytes of a submission.
 const SUBMISSION_BYTES_MAX: usize = 1 << 20;
+/// How long until a job is looked for again whose coordinator can not be asked.
+const AGAIN: Duration = Duration::from_millis(500);
 /// The most jobs of one client that have not ended.
 const JOBS_PER_CLIENT: usize = 256;
 /// `GET` and `POST /api/jobs`.
@@ -117,21 +119,21 @@ pub async fn one(call: Call, job: String) -> Result<Response, ApiError> {
     let wait = call.wait()?;
     if call.method == Method::DELETE {
         return match locate(&call, job).await? {
-            Place::Here => Ok(reply::json(StatusCode::OK, &call.app().cancel(job).await?)),
+            Place::Here if call.app().coordinates(job) => {
+                Ok(reply::json(StatusCode::OK, &call.app().cancel(job).await?))
+            }
+            Place::Here => Ok(reply::json(
+                StatusCode::OK,
+                &wait_here(&call, job, wait).await?,
+            )),
             Place::There(address) => forward(&call, &address, wait).await,
             Place::Lost(status) => Err(coordinator_lost(&status)),
         };
     }
-    let status = match locate(&call, job).await? {
-        Place::Here => wait_here(&call, job, wait).await?,
-        Place::Lost(status) => *status,
-        Place::There(address) => match forward(&call, &address, wait).await {
-            Ok(response) => return Ok(response),
-            // What was last heard of it is better than nothing.
-            Err(error) => call.app().job(job).ok_or(error)?,
-        },
-    };
-    Ok(reply::json(StatusCode::OK, &status))
+    Ok(match follow(&call, job, wait).await? {
+        Found::Answer(response) => response,
+        Found::Here(status) | Found::Lost(status) => reply::json(StatusCode::OK, &status),
+    })
 }
 
 /// `GET /api/jobs/{job}/result`.
@@ -145,19 +147,10 @@ pub async fn result(call: Call, job: String) -> Result<Response, ApiError> {
         return Err(matrices::not_offered("index"));
     }
     let format = matrices::format(call.query.get("format").map_or("json", String::as_str))?;
-    let status = match locate(&call, job).await? {
-        Place::Here => wait_here(&call, job, wait).await?,
-        Place::Lost(status) if status.state.has_ended() => *status,
-        Place::Lost(status) => return Err(coordinator_lost(&status)),
-        Place::There(address) => match forward(&call, &address, wait).await {
-            Ok(response) => return Ok(response),
-            Err(error) => {
-                let known = call.app().job(job);
-                known
-                    .filter(|status| status.state.has_ended())
-                    .ok_or(error)?
-            }
-        },
+    let status = match follow(&call, job, wait).await? {
+        Found::Answer(response) => return Ok(response),
+        Found::Lost(status) if !status.state.has_ended() => return Err(coordinator_lost(&status)),
+        Found::Here(status) | Found::Lost(status) => status,
     };
     let id = product(&status)?;
     let name = if status.name.is_empty() {
@@ -209,43 +202,115 @@ fn product(status: &JobStatus) -> Result<MatrixId, ApiError> {
 
 /// Who can say something about a job.
 enum Place {
-    /// This node coordinates it.
+    /// This node coordinates it, or it has ended and is kept here.
     Here,
-    /// The node at this address does.
+    /// The node at this address coordinates it.
     There(String),
     /// Nobody who can be reached, but this is how it stood.
     Lost(Box<JobStatus>),
 }
 
+/// What is known of a job.
+enum Found {
+    /// What its coordinator answered.
+    Answer(Response),
+    /// Its status, known here.
+    Here(JobStatus),
+    /// Its coordinator can not be asked; this is how it stood, or how it ended.
+    Lost(JobStatus),
+}
+
 async fn locate(call: &Call, job: JobId) -> Result<Place, ApiError> {
     let app = call.app();
-    if app.coordinates(job) {
+    let known = app.job(job);
+    // How it ended may not be on the disk yet.
+    let ended_here = |status: &JobStatus| {
+        status.state.has_ended()
+            && (status.coordinator == app.device() || app.store().has_ended(job))
+    };
+    if known.is_some_and(|status| app.coordinates(job) || ended_here(&status) || call.is_hop()) {
         return Ok(Place::Here);
     }
-    let known = app.job(job);
     if call.is_hop() {
-        return known.map_or_else(
-            || Err(missing_job(call, job, Missing::Unknown)),
-            |status| Ok(Place::Lost(Box::new(status))),
-        );
+        return Err(missing_job(call, job, Missing::Unknown));
     }
-    if let Some(address) = app.coordinator_address(job) {
-        return Ok(Place::There(address));
+    match app.coordinator_address(job) {
+        Some(address) => Ok(Place::There(address)),
+        None => elsewhere(call, job, None).await,
     }
-    if let Some(status) = known {
-        return Ok(Place::Lost(Box::new(status)));
-    }
-    let found = peers::find_job(&call.web, job).await;
-    let status = found.map_err(|elsewhere| missing_job(call, job, elsewhere))?;
-    // It may have told of a coordinator that this node knows as a device.
-    let devices = app.devices();
-    let entry = devices
-        .iter()
-        .find(|entry| entry.device == status.coordinator);
-    Ok(match entry {
-        Some(entry) => Place::There(entry.address.clone()),
-        None => Place::Lost(Box::new(status)),
+}
+
+/// Asks all nodes; `silent` did not answer for the job just now.
+async fn elsewhere(call: &Call, job: JobId, silent: Option<&str>) -> Result<Place, ApiError> {
+    let app = call.app();
+    let found = peers::find_job(app, job).await;
+    let known = app.job(job);
+    let status = match (found, known) {
+        (Ok(found), Some(known)) if is_newer(&known, &found) => known,
+        (Ok(found), _) => found,
+        // That its time is over is the last that is known of it.
+        (Err(Missing::Expired), _) => return Err(missing_job(call, job, Missing::Expired)),
+        (Err(_), Some(known)) => known,
+        (Err(why), None) => return Err(missing_job(call, job, why)),
+    };
+    let address = app.address_of(status.coordinator);
+    Ok(match address.filter(|address| silent != Some(address)) {
+        Some(address) if !status.state.has_ended() => Place::There(address),
+        _ => Place::Lost(Box::new(status)),
     })
+}
+
+/// Whether `known` says no less than `found`.
+fn is_newer(known: &JobStatus, found: &JobStatus) -> bool {
+    let rank = |status: &JobStatus| (status.state.has_ended(), status.epoch, status.tiles_done);
+    rank(known) >= rank(found)
+}
+
+/// The status of a job, after it has ended or `wait` is over, whoever coordinates it meanwhile.
+///
+/// # Errors
+/// Nobody who can be reached knows it, or its time is over.
+async fn follow(call: &Call, job: JobId, wait: Duration) -> Result<Found, ApiError> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut changes = call.app().changes();
+        let mut place = locate(call, job).await?;
+        if let Place::There(address) = &place {
+            match forward(call, address, left).await {
+                Ok(response) if !is_elsewhere(response.status()) => {
+                    return Ok(Found::Answer(response));
+                }
+                _ => {
+                    let address = address.clone();
+                    place = elsewhere(call, job, Some(&address)).await?;
+                }
+            }
+        }
+        match place {
+            Place::Here => return Ok(Found::Here(wait_here(call, job, left).await?)),
+            Place::Lost(status) if left.is_zero() || status.state.has_ended() => {
+                return Ok(Found::Lost(*status));
+            }
+            // Its backups settle who continues it.
+            Place::Lost(_) | Place::There(_) if left.is_zero() => {
+                let known = call.app().job(job);
+                return known
+                    .map(Found::Lost)
+                    .ok_or_else(|| missing_job(call, job, Missing::Unknown));
+            }
+            Place::Lost(_) | Place::There(_) => {
+                let news = tokio::time::timeout(AGAIN.min(left), changes.changed());
+                // News or not, it is looked for again.
+                let _ = news.await;
+            }
+        }
+    }
+}
+
+/// Whether an answer says that the job or its result is to be sought at another node.
+fn is_elsewhere(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) || status.is_server_error()
 }
 
 /// The error for a job that nobody who can be reached knows.
@@ -275,11 +340,23 @@ async fn wait_here(call: &Call, job: JobId, wait: Duration) -> Result<JobStatus,
     status.ok_or_else(|| missing_job(call, job, Missing::Unknown))
 }
 
-/// Passes a call on to the coordinator.
+/// Passes a call on to the coordinator, which is to wait for `wait`.
 async fn forward(call: &Call, address: &str, wait: Duration) -> Result<Response, ApiError> {
-    let sent = peers::send(&call.web, call.method.clone(), address, &call.target, wait).await;
+    let target = target(call, wait);
+    let sent = peers::send(call.app(), call.method.clone(), address, &target, wait).await;
     sent.map(peers::relay)
         .map_err(|error| peers::unreachable(address, &error))
+}
+
+/// What `call` asks for, with another `?wait=`.
+fn target(call: &Call, wait: Duration) -> String {
+    let path = call.target.split('?').next().unwrap_or_default();
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in call.query.iter().filter(|(name, _)| *name != "wait") {
+        query.append_pair(name, value);
+    }
+    query.append_pair("wait", &wait.as_secs_f64().to_string());
+    format!("{path}?{}", query.finish())
 }
 
 fn result_lost(status: &JobStatus) -> ApiError {
@@ -291,7 +368,7 @@ fn result_lost(status: &JobStatus) -> ApiError {
             status.job,
             status.coordinator.short()
         ),
-        "try again when it is back; the result is on its disk",
+        "try again when it is back; the result is on its disk and on those of its backups",
     )
 }
 
@@ -304,6 +381,6 @@ fn coordinator_lost(status: &JobStatus) -> ApiError {
             status.coordinator.short(),
             status.job
         ),
-        "try again when it is back; it continues the job from its disk",
+        "try again soon: a backup continues the job, or it does itself when it is back",
     )
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
 use gemmesh_protocol::id::MatrixId;
 use gemmesh_protocol::matrix::Manifest;
 use serde::Serialize;
@@ -208,21 +210,72 @@ pub async fn export(
     format: Format,
     name: &str,
 ) -> Result<Response, ApiError> {
-    let store = call.app().store();
-    if let Err(missing) = store.manifest(id).await {
+    let app = call.app();
+    let store = app.store();
+    let mut found = store.manifest(id).await;
+    if let Err(Missing::Corrupt(_)) = &found
+        && !call.is_hop()
+        && peers::heal(app, id).await
+    {
+        found = store.manifest(id).await;
+    }
+    if let Err(missing) = found {
         if call.is_hop() {
             return Err(missing_matrix(id, &missing));
         }
         let path = format!("/api/matrices/{id}?format={}", format.name());
-        let found = peers::any(&call.web, call.method.clone(), &path).await?;
+        let found = peers::any(app, call.method.clone(), &path).await?;
         return found.map_err(|elsewhere| missing_matrix(id, &missing.or(elsewhere)));
     }
-    store.check_export(id, format).await?;
-    let mut response = reply::stream(format.content_type(), store.export(id, format));
+    if let Err(error) = store.check_export(id, format).await {
+        // It may have found out that the matrix is damaged.
+        let whole = store.manifest(id).await.is_ok();
+        if whole || call.is_hop() || !peers::heal(app, id).await {
+            return Err(error);
+        }
+        store.check_export(id, format).await?;
+    }
+    let pieces = healing(app.clone(), id, format, !call.is_hop());
+    let mut response = reply::stream(format.content_type(), pieces);
     if format != Format::Json {
         reply::save_as(&mut response, name, format.name());
     }
     Ok(response)
+}
+
+/// A matrix as a file. When a part of it is found to be damaged, the matrix is fetched from another
+/// node, once, and the file goes on where it was: the same matrix is the same file.
+fn healing(
+    app: App,
+    id: MatrixId,
+    format: Format,
+    may_heal: bool,
+) -> impl Stream<Item = Result<Bytes, StoreError>> + Send {
+    let pieces = app.store().export(id, format).boxed();
+    let state = (app, pieces, 0u64, may_heal);
+    stream::unfold(
+        state,
+        move |(app, mut pieces, mut sent, mut may_heal)| async move {
+            let mut skip = 0;
+            loop {
+                match pieces.next().await? {
+                    Ok(piece) if piece.len() as u64 <= skip => skip -= piece.len() as u64,
+                    Ok(mut piece) => {
+                        let piece = piece.split_off(skip as usize);
+                        sent += piece.len() as u64;
+                        return Some((Ok(piece), (app, pieces, sent, may_heal)));
+                    }
+                    Err(StoreError::Missing { .. })
+                        if std::mem::take(&mut may_heal) && peers::heal(&app, id).await =>
+                    {
+                        pieces = app.store().export(id, format).boxed();
+                        skip = sent;
+                    }
+                    Err(error) => return Some((Err(error), (app, pieces, sent, false))),
+                }
+            }
+        },
+    )
 }
 
 /// Makes sure that an operand is in this node's store, fetching it from another node if need be.
@@ -235,19 +288,10 @@ pub async fn pull(call: &Call, id: MatrixId) -> Result<Arc<Manifest>, ApiError> 
         Ok(manifest) => return Ok(manifest),
         Err(missing) => missing,
     };
-    let path = format!("/api/matrices/{id}?format={BLOCKS}");
-    let blocks = peers::any_stream(&call.web, &path).await?;
-    let blocks = blocks.map_err(|elsewhere| missing_matrix(id, &missing.or(elsewhere)))?;
-    let manifest = store.import_blocks(blocks).await?;
-    if manifest.id() != id {
-        return Err(ApiError::new(
-            503,
-            "wrong_matrix",
-            format!("another node sent a matrix that is not {id}"),
-            "send the matrix to this node with PUT /api/matrices",
-        ));
-    }
-    Ok(Arc::new(manifest))
+    let manifest = peers::pull(call.app(), id).await?;
+    manifest
+        .map(Arc::new)
+        .map_err(|elsewhere| missing_matrix(id, &missing.or(elsewhere)))
 }
 
 /// A form by the name that `?format=` uses.

@@ -13,17 +13,19 @@ pub mod guard;
 mod jobs;
 mod link;
 mod matrices;
-mod peers;
+pub(crate) mod peers;
 pub mod reach;
 pub mod reply;
 mod routes;
 mod socket;
 mod submission;
+mod tiles;
 pub mod urls;
 mod ws;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -44,6 +46,22 @@ use call::Web;
 /// What the system says: the port is taken, the address is not this machine's.
 pub async fn bind(config: &NodeConfig) -> io::Result<TcpListener> {
     accept::listen(config.bind, config.port)
+}
+
+/// What asks other nodes over HTTP.
+///
+/// # Panics
+/// When the client can not be made, which takes a broken build.
+pub(crate) fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(3))
+        // Nodes close idle connections after five seconds.
+        .pool_idle_timeout(Duration::from_secs(2))
+        .tcp_nodelay(true)
+        .build()
+        .expect("the client has no options that can fail")
 }
 
 /// Serves `app` until `shutdown`; returns within a second after it.

@@ -15,7 +15,7 @@ use warp::{Buf, Filter, Rejection};
 
 use super::accept::Peer;
 use super::call::{Body, Call, Web, clip};
-use super::{assets, jobs, matrices, reply, urls, ws};
+use super::{assets, jobs, matrices, reply, tiles, urls, ws};
 use crate::error::ApiError;
 
 /// The most bytes of a registration.
@@ -37,6 +37,9 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
     let result = warp::path!("api" / "jobs" / String / "result")
         .and(call.clone())
         .then(job_result);
+    let tile = warp::path!("mesh" / "jobs" / String / "tiles" / String)
+        .and(call.clone())
+        .then(job_tile);
     let nodes = warp::path!("api" / "nodes").and(call.clone()).then(nodes);
     let info = warp::path!("api" / "info").and(call.clone()).then(info);
     let register = warp::path!("nodes" / "register")
@@ -56,6 +59,8 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
         .or(job)
         .unify()
         .or(result)
+        .unify()
+        .or(tile)
         .unify()
         .boxed();
     let node = nodes
@@ -173,6 +178,10 @@ async fn job_one(job: String, call: Call) -> Response {
 
 async fn job_result(job: String, call: Call) -> Response {
     answer(jobs::result(call, job).await)
+}
+
+async fn job_tile(job: String, tile: String, call: Call) -> Response {
+    answer(tiles::one(call, &job, &tile).await)
 }
 
 async fn nodes(call: Call) -> Response {

@@ -6,16 +6,17 @@ use std::fs::{File, OpenOptions};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use gemmesh_protocol::id::{JobId, MatrixId};
+use gemmesh_protocol::id::{BlockId, JobId, MatrixId};
 use gemmesh_protocol::job::JobHeader;
-use gemmesh_protocol::matrix::Manifest;
+use gemmesh_protocol::matrix::{ElementType, Manifest};
+use gemmesh_protocol::tile::Tiling;
 use gemmesh_protocol::time::WallTime;
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::budget::{Budget, Reservation};
 use super::layout::Directory;
 use super::tiles::{Counters, ResultFile};
-use super::{Missing, StoreError};
+use super::{Missing, StoreError, lock};
 
 /// The most matrices: an entry of a small one takes about 500 bytes of memory.
 const MATRICES_MAX: usize = 100_000;
@@ -31,16 +32,18 @@ pub(crate) struct Entry {
     pub(crate) used: WallTime,
     /// `used` is later than in the database.
     pub(crate) touched: bool,
-    /// Jobs under way of which it is an operand.
-    pub(crate) pins: u32,
     pub(crate) damaged: Option<String>,
     _reservation: Reservation,
 }
 
 /// A job.
 pub(crate) struct JobEntry {
+    pub(crate) tiling: Tiling,
+    pub(crate) element: ElementType,
     pub(crate) a: MatrixId,
     pub(crate) b: MatrixId,
+    /// Bytes of the larger operand.
+    pub(crate) operand_bytes: u64,
     pub(crate) ended: Option<WallTime>,
     pub(crate) result: Option<MatrixId>,
     /// Takes tiles until the job has a result or has ended.
@@ -52,6 +55,8 @@ pub(crate) struct JobEntry {
 pub(crate) struct Catalog {
     pub(crate) matrices: BTreeMap<MatrixId, Entry>,
     pub(crate) jobs: BTreeMap<JobId, JobEntry>,
+    /// Jobs under way by operand.
+    pub(crate) pins: BTreeMap<MatrixId, u32>,
     /// Ids of matrices and jobs whose time is over, and since when.
     pub(crate) tombstones: BTreeMap<Vec<u8>, WallTime>,
     open: VecDeque<(String, Arc<File>)>,
@@ -102,13 +107,11 @@ impl Catalog {
         now: WallTime,
     ) -> Option<String> {
         self.tombstones.remove(&id.0[..]);
-        let pins = self.matrices.get(&id).map_or(0, |entry| entry.pins);
         let entry = Entry {
             manifest,
             file,
             used: now,
             touched: false,
-            pins,
             damaged: None,
             _reservation: reservation,
         };
@@ -131,14 +134,20 @@ impl Catalog {
         }
     }
 
-    /// Changes the number of jobs under way that need this matrix.
-    pub(crate) fn pin(&mut self, id: MatrixId, up: bool) {
-        if let Some(entry) = self.matrices.get_mut(&id) {
-            entry.pins = match up {
-                true => entry.pins + 1,
-                false => entry.pins.saturating_sub(1),
-            };
+    /// Counts one more job under way that needs this matrix, also when it is not here yet.
+    pub(crate) fn pin(&mut self, id: MatrixId) {
+        *self.pins.entry(id).or_default() += 1;
+    }
+
+    /// A job under way lets go of a matrix, whose time starts then.
+    pub(crate) fn unpin(&mut self, id: MatrixId, now: WallTime) {
+        if let Some(pins) = self.pins.get_mut(&id) {
+            *pins -= 1;
+            if *pins == 0 {
+                self.pins.remove(&id);
+            }
         }
+        let _ = self.touch(id, now);
     }
 
     /// An open file, moved to the front.
@@ -192,30 +201,29 @@ pub(crate) fn load(
     }
     let mut statement =
         connection.prepare("SELECT job, header, a, b, file, result, ended_ms FROM jobs")?;
-    let mut tiles = connection.prepare("SELECT tile FROM tiles WHERE job = ?1")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let job = JobId(row.get(0)?);
+        let header: JobHeader = unpack(&row.get::<_, Vec<u8>>(1)?)?;
         let (a, b) = (MatrixId(row.get(2)?), MatrixId(row.get(3)?));
         let result = row.get::<_, Option<[u8; 32]>>(5)?.map(MatrixId);
         let ended = row.get::<_, Option<i64>>(6)?.map(|ms| WallTime(ms as u64));
         let mut file = None;
         if ended.is_none() {
-            catalog.pin(a, true);
-            catalog.pin(b, true);
+            catalog.pin(a);
+            catalog.pin(b);
         }
         if ended.is_none() && result.is_none() {
-            let header: JobHeader = unpack(&row.get::<_, Vec<u8>>(1)?)?;
-            let done = tiles
-                .query_map([&job.0[..]], |row| row.get(0))?
-                .collect::<Result<_, rusqlite::Error>>()?;
-            let opened = open_result(&header, row.get(4)?, blocks, done, counters)?;
+            let opened = open_result(connection, &header, row.get(4)?, blocks, counters)?;
             let reservation = budget.charge(opened.bytes());
             file = Some((Arc::new(opened), reservation));
         }
         let entry = JobEntry {
+            tiling: header.tiling,
+            element: header.element,
             a,
             b,
+            operand_bytes: header.a.bytes().max(header.b.bytes()),
             ended,
             result,
             file,
@@ -226,12 +234,13 @@ pub(crate) fn load(
 }
 
 /// The file of a job under way. It may not be there: it is made before the job's row is committed,
-/// but its name becomes durable with the first tile.
+/// but its name becomes durable with the first tile. When it is not as long as it was, tiles that
+/// are not in it any more are forgotten.
 fn open_result(
+    connection: &Connection,
     header: &JobHeader,
     name: String,
     blocks: &Arc<Directory>,
-    done: std::collections::BTreeSet<u32>,
     counters: &Arc<Counters>,
 ) -> Result<ResultFile, StoreError> {
     let doing = |error| StoreError::io("opening the result of a job", error);
@@ -249,11 +258,36 @@ fn open_result(
         file,
         name,
         directory: blocks.clone(),
-        done: Mutex::new(done),
+        done: Mutex::default(),
         named: AtomicBool::new(false),
         counters: counters.clone(),
     };
+    let cut = result.file.metadata().map_err(doing)?.len() != result.bytes();
     result.file.set_len(result.bytes()).map_err(doing)?;
+    let mut tiles = connection.prepare_cached("SELECT tile, hashes FROM tiles WHERE job = ?1")?;
+    let mut rows = tiles.query([&header.job.0[..]])?;
+    let (mut done, mut lost) = (BTreeMap::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let tile: u32 = row.get(0)?;
+        let hashes: Vec<u8> = row.get::<_, Option<Vec<u8>>>(1)?.unwrap_or_default();
+        match cut && result.read_tile(tile, &hashes).is_err() {
+            true => lost.push(tile),
+            false => {
+                done.insert(tile, BlockId::of(&hashes));
+            }
+        }
+    }
+    if !lost.is_empty() {
+        let (job, tiles) = (header.job, lost.len());
+        tracing::error!(%job, tiles, "the file of a job's result was cut short; tiles are lost");
+    }
+    for tile in lost {
+        connection.execute(
+            "DELETE FROM tiles WHERE job = ?1 AND tile = ?2",
+            params![&header.job.0[..], tile],
+        )?;
+    }
+    *lock(&result.done) = done;
     Ok(result)
 }
 

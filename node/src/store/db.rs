@@ -1,13 +1,17 @@
 //! SQLite: the schema, and the one thread that has the connection.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction};
-use tokio::sync::{mpsc, oneshot};
+use gemmesh_protocol::id::BlockId;
+use gemmesh_protocol::job::JobHeader;
+use rusqlite::{Connection, Transaction, params};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::StoreError;
-use super::tiles::{self, TileWrite};
+use super::catalog::unpack;
+use super::group::{self, Write};
 
 /// Commands that may wait: enough for every slot and link of a busy node to have one, and few
 /// enough that nothing waits for long. Who comes later waits for a place.
@@ -19,7 +23,8 @@ const GROUP_BYTES: usize = 128 << 20;
 const SQLITE_MIN: i32 = 3_051_003;
 
 /// Each entry takes the schema from its index to the next; none is ever changed.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE matrices (
         id BLOB PRIMARY KEY, manifest BLOB NOT NULL, file TEXT NOT NULL UNIQUE,
         bytes INTEGER NOT NULL, used_ms INTEGER NOT NULL
@@ -39,7 +44,38 @@ const MIGRATIONS: &[&str] = &["
         record BLOB NOT NULL, UNIQUE (job, device)
     ) STRICT;
     CREATE TABLE tombstones (id BLOB PRIMARY KEY, since_ms INTEGER NOT NULL) STRICT;
-"];
+",
+    "
+    ALTER TABLE jobs ADD COLUMN counter INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE jobs ADD COLUMN coordinator BLOB;
+    ALTER TABLE jobs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN backups BLOB;
+    ALTER TABLE jobs ADD COLUMN ending BLOB;
+    ALTER TABLE jobs ADD COLUMN tiles INTEGER;
+    ALTER TABLE tiles ADD COLUMN digest BLOB;
+    CREATE TABLE recorded (
+        number INTEGER PRIMARY KEY, job BLOB NOT NULL, tile INTEGER NOT NULL,
+        device BLOB NOT NULL, work BLOB NOT NULL, digest BLOB NOT NULL, UNIQUE (job, tile)
+    ) STRICT;
+    CREATE TABLE holders (
+        job BLOB NOT NULL, tile INTEGER NOT NULL, device BLOB NOT NULL,
+        PRIMARY KEY (job, tile, device)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE moments (
+        number INTEGER PRIMARY KEY, job BLOB NOT NULL, at REAL NOT NULL, moment BLOB NOT NULL,
+        UNIQUE (job, moment)
+    ) STRICT;
+",
+];
+/// The tables that have rows of jobs.
+pub(crate) const TABLES_OF_JOBS: [&str; 6] = [
+    "jobs",
+    "tiles",
+    "contributors",
+    "recorded",
+    "holders",
+    "moments",
+];
 
 /// Opens the database, brings its schema up to date and checks it. An empty one is a new one only
 /// if there are no blocks (`has_blocks`): else it was cut short, and to go on would remove them.
@@ -79,8 +115,36 @@ fn migrate(connection: &mut Connection, has_blocks: bool) -> Result<(), StoreErr
     for (migration, version) in missing.iter().zip(version + 1..) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(migration)?;
+        if version == 2 {
+            fill_in(&transaction)?;
+        }
         transaction.pragma_update(None, "user_version", version)?;
         transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// What was not kept before: the numbers of tiles of jobs, and the digests of tiles (those of
+/// results that are matrices already come from the manifest).
+fn fill_in(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    let mut jobs = transaction.prepare("SELECT job, header FROM jobs")?;
+    let mut rows = jobs.query([])?;
+    while let Some(row) = rows.next()? {
+        let header: JobHeader = unpack(&row.get::<_, Vec<u8>>(1)?)?;
+        transaction.execute(
+            "UPDATE jobs SET tiles = ?2 WHERE job = ?1",
+            params![row.get::<_, Vec<u8>>(0)?, header.tiling.len() as i64],
+        )?;
+    }
+    let mut tiles =
+        transaction.prepare("SELECT number, hashes FROM tiles WHERE hashes IS NOT NULL")?;
+    let mut rows = tiles.query([])?;
+    while let Some(row) = rows.next()? {
+        let digest = BlockId::of(&row.get::<_, Vec<u8>>(1)?);
+        transaction.execute(
+            "UPDATE tiles SET digest = ?2 WHERE number = ?1",
+            params![row.get::<_, i64>(0)?, &digest.0[..]],
+        )?;
     }
     Ok(())
 }
@@ -88,36 +152,42 @@ fn migrate(connection: &mut Connection, has_blocks: bool) -> Result<(), StoreErr
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 enum Command {
-    Tile(Box<TileWrite>),
+    Write(Box<Write>),
     Run(Job),
 }
 
+/// A command, and its place in the queue; what is posted needs none.
+type Queued = (Command, Option<OwnedSemaphorePermit>);
+
 /// The thread that owns the connection. It ends, after all that waits, when this is dropped.
 pub(crate) struct Writer {
-    queue: Option<mpsc::Sender<Command>>,
+    queue: Option<mpsc::UnboundedSender<Queued>>,
+    places: Arc<Semaphore>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Writer {
     pub(crate) fn start(mut connection: Connection) -> std::io::Result<Self> {
-        let (queue, mut commands) = mpsc::channel(QUEUE);
+        let (queue, mut commands) = mpsc::unbounded_channel::<Queued>();
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
-                let mut next = commands.blocking_recv();
+                // A command gives its place back when its turn has come.
+                let taken = |queued: Queued| queued.0;
+                let mut next = commands.blocking_recv().map(taken);
                 while let Some(command) = next.take() {
                     match command {
                         Command::Run(job) => job(&mut connection),
-                        Command::Tile(tile) => {
+                        Command::Write(write) => {
                             // Everything that waits is committed together: the slower the disk,
                             // the larger the group.
-                            let mut bytes = tile.bytes();
-                            let mut group = vec![*tile];
+                            let mut bytes = write.bytes();
+                            let mut group = vec![*write];
                             while bytes < GROUP_BYTES {
-                                match commands.try_recv() {
-                                    Ok(Command::Tile(tile)) => {
-                                        bytes += tile.bytes();
-                                        group.push(*tile);
+                                match commands.try_recv().map(taken) {
+                                    Ok(Command::Write(write)) => {
+                                        bytes += write.bytes();
+                                        group.push(*write);
                                     }
                                     Ok(command) => {
                                         next = Some(command);
@@ -126,35 +196,49 @@ impl Writer {
                                     Err(_) => break,
                                 }
                             }
-                            tiles::commit(&mut connection, group);
+                            group::commit(&mut connection, group);
                         }
                     }
-                    next = next.or_else(|| commands.blocking_recv());
+                    next = next.or_else(|| commands.blocking_recv().map(taken));
                 }
             })?;
         Ok(Self {
             queue: Some(queue),
+            places: Arc::new(Semaphore::new(QUEUE)),
             thread: Some(thread),
         })
     }
 
-    fn queue(&self) -> &mpsc::Sender<Command> {
-        self.queue.as_ref().expect("open until dropped")
+    fn send(
+        &self,
+        command: Command,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().expect("open until dropped");
+        queue.send((command, place)).map_err(|_| StoreError::Closed)
     }
 
-    /// Commands that wait.
+    /// Commands that wait for their turn, without those that were posted.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        QUEUE - self.queue().capacity()
+        QUEUE - self.places.available_permits()
     }
 
-    /// Queues a tile; it answers for itself.
-    pub(crate) async fn tile(&self, tile: TileWrite) -> Result<(), StoreError> {
-        let command = Command::Tile(Box::new(tile));
-        self.queue()
-            .send(command)
-            .await
-            .map_err(|_| StoreError::Closed)
+    async fn place(&self) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
+        let place = self.places.clone().acquire_owned().await;
+        place.map(Some).map_err(|_| StoreError::Closed)
+    }
+
+    /// Queues a write as soon as there is a place; it answers for itself.
+    pub(crate) async fn write(&self, write: Write) -> Result<(), StoreError> {
+        let place = self.place().await?;
+        self.send(Command::Write(Box::new(write)), place)
+    }
+
+    /// Queues a small write at once, so that those of one caller are done in its order; it answers
+    /// for itself.
+    pub(crate) fn post(&self, write: Write) -> Result<(), StoreError> {
+        self.send(Command::Write(Box::new(write)), None)
     }
 
     /// Runs `job` on the connection. It runs to its end even when nobody waits any more.
@@ -163,17 +247,27 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        let (answer, result) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            // Whoever asked may have gone.
-            let _ = answer.send(job(connection));
-        });
-        let command = Command::Run(job);
-        self.queue()
-            .send(command)
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        let place = self.place().await?;
+        let (command, result) = run(job);
+        self.send(command, place)?;
         result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// [`Writer::run`], queued before this returns.
+    pub(crate) fn post_run<T, F>(
+        &self,
+        job: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (command, result) = run(job);
+        let sent = self.send(command, None);
+        async move {
+            sent?;
+            result.await.map_err(|_| StoreError::Closed)?
+        }
     }
 
     /// Runs `job` in a transaction.
@@ -190,6 +284,21 @@ impl Writer {
         })
         .await
     }
+}
+
+type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
+
+fn run<T, F>(job: F) -> (Command, Answer<T>)
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+{
+    let (answer, result) = oneshot::channel();
+    let job: Job = Box::new(move |connection| {
+        // Whoever asked may have gone.
+        let _ = answer.send(job(connection));
+    });
+    (Command::Run(job), result)
 }
 
 impl Drop for Writer {

@@ -91,6 +91,14 @@ pub enum StoreError {
     /// Not a job that takes tiles.
     #[error("job {0} takes no tiles here")]
     NoSuchJob(JobId),
+    /// A job that can not be kept.
+    #[error("job {job} can not be kept here: {what}")]
+    BadJob {
+        /// The job.
+        job: JobId,
+        /// What is wrong.
+        what: String,
+    },
     /// A tile that can not be of its job.
     #[error("tile {tile} of job {job}: {what}")]
     BadTile {
@@ -188,6 +196,12 @@ impl From<StoreError> for ApiError {
             StoreError::BadTile { .. } => {
                 ApiError::new(422, "bad_tile", message, "this is a fault of a worker")
             }
+            StoreError::BadJob { .. } => ApiError::new(
+                422,
+                "bad_job",
+                message,
+                "this is a fault of the node that coordinates it",
+            ),
             StoreError::Incomplete { .. } => {
                 ApiError::new(409, "not_done", message, "wait until the job is done")
             }

@@ -6,6 +6,7 @@ use gemmesh_protocol::id::{JobId, MatrixId};
 use gemmesh_protocol::time::WallTime;
 use rusqlite::params;
 
+use super::db::TABLES_OF_JOBS;
 use super::{Store, jobs, lock};
 
 /// How long it is remembered that something expired.
@@ -46,14 +47,15 @@ impl Store {
                     (gone, touched)
                 };
                 let results = jobs::results(&shared, &gone_jobs);
-                let gone_matrices: Vec<MatrixId> = lock(&shared.catalog)
-                    .matrices
-                    .iter()
-                    .filter(|(id, entry)| {
-                        entry.pins == 0 && over(entry.used) && !results.contains(*id)
-                    })
-                    .map(|(id, _)| *id)
-                    .collect();
+                let gone_matrices: Vec<MatrixId> = {
+                    let catalog = lock(&shared.catalog);
+                    let gone = catalog.matrices.iter().filter(|(id, entry)| {
+                        !catalog.pins.contains_key(*id)
+                            && over(entry.used)
+                            && !results.contains(*id)
+                    });
+                    gone.map(|(id, _)| *id).collect()
+                };
                 let forgotten = {
                     let catalog = lock(&shared.catalog);
                     let mut times: Vec<u64> = catalog.tombstones.values().map(|t| t.0).collect();
@@ -74,7 +76,7 @@ impl Store {
                     [forgotten as i64],
                 )?;
                 for job in &gone_jobs {
-                    for table in ["jobs", "tiles", "contributors"] {
+                    for table in TABLES_OF_JOBS {
                         transaction.execute(
                             &format!("DELETE FROM {table} WHERE job = ?1"),
                             [&job.0[..]],

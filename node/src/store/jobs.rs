@@ -1,62 +1,39 @@
 //! Jobs: their headers, the tiles of their results, how they ended.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use gemmesh_protocol::id::{BlockId, DeviceId, JobId, MatrixId};
+use gemmesh_protocol::id::{BlockId, Epoch, JobId, MatrixId};
 use gemmesh_protocol::io::DoneTile;
-use gemmesh_protocol::job::JobHeader;
 use gemmesh_protocol::matrix::Manifest;
 use gemmesh_protocol::message::DeviceRecord;
+use gemmesh_protocol::replication::Taken;
 use gemmesh_protocol::status::JobStatus;
-use gemmesh_protocol::time::WallTime;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::oneshot;
 
-use super::catalog::{JobEntry, unpack};
+use super::changes::Created;
+use super::db::TABLES_OF_JOBS;
+use super::group::Write;
 use super::tiles::{ResultFile, TileWrite};
-use super::{Missing, Shared, Store, StoreError, blocking, lock, pack};
+use super::{Missing, Shared, Store, StoreError, blocking, lock, pack, restore};
 use crate::os::wall;
-
-/// A job as the disk has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredJob {
-    /// The job.
-    pub header: JobHeader,
-    /// When it was acknowledged.
-    pub submitted: WallTime,
-    /// Its durable tiles, in the order in which they became so.
-    pub done: Vec<DoneTile>,
-    /// Who computed them.
-    pub contributors: Vec<DeviceRecord>,
-    /// How it ended, if it has.
-    pub ended: Option<JobStatus>,
-}
 
 impl Store {
     /// Takes a job: its row is durable on return, its operands stay until it ends, the room for its
-    /// result is reserved. The token is kept as a hash.
+    /// result is reserved.
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an operand, [`StoreError::Full`], [`StoreError::Database`] when
     /// there is a job with this id already, or the system's.
-    pub async fn insert_job(
-        &self,
-        header: &JobHeader,
-        submitted: WallTime,
-        token: &str,
-    ) -> Result<(), StoreError> {
+    pub async fn insert_job(&self, taken: &Taken, epoch: Epoch) -> Result<(), StoreError> {
         let shared = self.shared().clone();
-        let header = header.clone();
-        let token = blake3::hash(token.as_bytes());
+        let taken = taken.clone();
         self.inner
             .writer
             .run(move |connection| {
-                lock(&shared.catalog).check_room_for_job()?;
-                let (a, b) = (header.a.id(), header.b.id());
-                for operand in [a, b] {
+                for operand in [taken.header.a.id(), taken.header.b.id()] {
                     lock(&shared.catalog)
                         .touch(operand, wall())
                         .map_err(|missing| StoreError::Missing {
@@ -64,54 +41,7 @@ impl Store {
                             missing,
                         })?;
                 }
-                let bytes = header.tiling.rows * header.tiling.cols * header.element.bytes();
-                let reservation = shared.budget.reserve(bytes)?;
-                let (name, file) = shared.blocks.new_file("result")?;
-                let insert = || -> Result<(), StoreError> {
-                    file.set_len(bytes)
-                        .map_err(|error| StoreError::io("making room for a result", error))?;
-                    connection.execute(
-                        "INSERT INTO jobs (job, header, submitted_ms, token, a, b, file)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                        params![
-                            &header.job.0[..],
-                            pack(&header),
-                            submitted.0 as i64,
-                            &token.as_bytes()[..],
-                            &a.0[..],
-                            &b.0[..],
-                            name
-                        ],
-                    )?;
-                    Ok(())
-                };
-                if let Err(error) = insert() {
-                    shared.blocks.remove(&name);
-                    return Err(error);
-                }
-                let file = ResultFile {
-                    job: header.job,
-                    tiling: header.tiling,
-                    element: header.element,
-                    file,
-                    name,
-                    directory: shared.blocks.clone(),
-                    done: Mutex::new(BTreeSet::new()),
-                    named: AtomicBool::new(false),
-                    counters: shared.counters.clone(),
-                };
-                let mut catalog = lock(&shared.catalog);
-                catalog.pin(a, true);
-                catalog.pin(b, true);
-                let entry = JobEntry {
-                    a,
-                    b,
-                    ended: None,
-                    result: None,
-                    file: Some((Arc::new(file), reservation)),
-                };
-                let before = catalog.jobs.insert(header.job, entry);
-                assert!(before.is_none(), "a job is taken once");
+                Created::new(&shared, connection, &taken, epoch)?.keep(&shared);
                 Ok(())
             })
             .await
@@ -119,7 +49,11 @@ impl Store {
 
     /// Makes a tile of a job durable, with the record of who computed it. `bytes` is the tile,
     /// row-major and little-endian. Tiles that are written at the same time share one sync and one
-    /// transaction. A tile that is durable already stays as it is.
+    /// transaction. Answers the digest of the bytes that are durable then: BLAKE3 of the hashes of
+    /// the tile's blocks.
+    ///
+    /// With `expected`, bytes with another digest are refused (`None`), and other bytes that are
+    /// durable already are replaced. Without, bytes that are durable already stay.
     ///
     /// # Errors
     /// [`StoreError::NoSuchJob`] when the job has ended or is not known, [`StoreError::BadTile`],
@@ -129,18 +63,54 @@ impl Store {
         job: JobId,
         done: DoneTile,
         contributor: Option<DeviceRecord>,
+        expected: Option<BlockId>,
         bytes: Bytes,
-    ) -> Result<(), StoreError> {
-        let file = lock(&self.shared().catalog)
-            .jobs
-            .get(&job)
-            .and_then(|entry| Some(entry.file.as_ref()?.0.clone()))
-            .ok_or(StoreError::NoSuchJob(job))?;
+    ) -> Result<Option<BlockId>, StoreError> {
+        let file = match self.takes_tiles(job) {
+            Some(file) => file,
+            None => {
+                // Perhaps its row waits in the queue.
+                self.inner.writer.run(|_| Ok(())).await?;
+                match self.takes_tiles(job) {
+                    Some(file) => file,
+                    None => return self.written_before(job, done.tile, expected),
+                }
+            }
+        };
         let (answer, result) = oneshot::channel();
+        let replaces = expected.is_some();
         let tile =
-            blocking(move || TileWrite::new(file, done, contributor, &bytes, answer)).await?;
-        self.inner.writer.tile(tile).await?;
-        result.await.map_err(|_| StoreError::Closed)?
+            blocking(move || TileWrite::new(file, done, contributor, replaces, &bytes, answer))
+                .await?;
+        if expected.is_some_and(|expected| expected != tile.digest) {
+            return Ok(None);
+        }
+        self.inner.writer.write(Write::Tile(tile)).await?;
+        result.await.map_err(|_| StoreError::Closed)?.map(Some)
+    }
+
+    fn takes_tiles(&self, job: JobId) -> Option<Arc<ResultFile>> {
+        let catalog = lock(&self.shared().catalog);
+        Some(catalog.jobs.get(&job)?.file.as_ref()?.0.clone())
+    }
+
+    /// The answer for a tile of a result that is a matrix already.
+    fn written_before(
+        &self,
+        job: JobId,
+        tile: u32,
+        expected: Option<BlockId>,
+    ) -> Result<Option<BlockId>, StoreError> {
+        let catalog = lock(&self.shared().catalog);
+        let entry = catalog.jobs.get(&job).filter(|job| job.ended.is_none());
+        let there = entry
+            .filter(|entry| u64::from(tile) < entry.tiling.len())
+            .and_then(|entry| {
+                let result = catalog.matrices.get(&entry.result?)?;
+                Some(restore::digest(&result.manifest, &entry.tiling, tile))
+            })
+            .ok_or(StoreError::NoSuchJob(job))?;
+        Ok(Some(there).filter(|there| expected.is_none_or(|expected| expected == *there)))
     }
 
     /// Makes the result of a job a matrix. Reads no bytes: block hashes were recorded with the
@@ -157,41 +127,54 @@ impl Store {
     }
 
     /// Records how a job ended: its operands are let go, and its scratch space unless it became a
-    /// matrix. Its status stays until its time is over.
+    /// matrix. Its status stays until its time is over. Queued before the call returns, as
+    /// [`Store::record`].
     ///
     /// # Errors
     /// [`StoreError::NoSuchJob`], or the system's.
-    pub async fn end_job(&self, status: &JobStatus) -> Result<(), StoreError> {
+    pub fn end_job(
+        &self,
+        status: &JobStatus,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let shared = self.shared().clone();
-        let (job, status) = (status.job, pack(status));
-        self.inner
-            .writer
-            .run(move |connection| {
-                let ended = wall();
-                let changed = connection.execute(
-                    "UPDATE jobs SET status = ?2, ended_ms = coalesce(ended_ms, ?3)
+        let (job, result, status) = (status.job, status.result, pack(status));
+        self.inner.writer.post_run(move |connection| {
+            let ended = wall();
+            // It may have been copied as a whole.
+            let result = result.filter(|id| lock(&shared.catalog).touch(*id, ended).is_ok());
+            let transaction = connection.transaction()?;
+            let changed = transaction.execute(
+                "UPDATE jobs SET status = ?2, ended_ms = coalesce(ended_ms, ?3),
+                         result = coalesce(result, ?4)
                      WHERE job = ?1",
-                    params![&job.0[..], status, ended.0 as i64],
-                )?;
-                let mut catalog = lock(&shared.catalog);
-                let entry = catalog.jobs.get_mut(&job).filter(|_| changed == 1);
-                let entry = entry.ok_or(StoreError::NoSuchJob(job))?;
-                if entry.ended.is_some() {
-                    return Ok(());
-                }
-                entry.ended = Some(ended);
-                let (file, a, b) = (entry.file.take(), entry.a, entry.b);
-                for operand in [a, b] {
-                    catalog.pin(operand, false);
-                    // Its time starts when the job lets go of it.
-                    let _ = catalog.touch(operand, ended);
-                }
-                if let Some((file, _)) = file {
-                    shared.blocks.remove(&file.name);
-                }
-                Ok(())
-            })
-            .await
+                params![
+                    &job.0[..],
+                    status,
+                    ended.0 as i64,
+                    result.as_ref().map(|id| &id.0[..])
+                ],
+            )?;
+            for table in ["recorded", "holders"] {
+                transaction
+                    .execute(&format!("DELETE FROM {table} WHERE job = ?1"), [&job.0[..]])?;
+            }
+            transaction.commit()?;
+            let mut catalog = lock(&shared.catalog);
+            let entry = catalog.jobs.get_mut(&job).filter(|_| changed == 1);
+            let entry = entry.ok_or(StoreError::NoSuchJob(job))?;
+            if entry.ended.is_some() {
+                return Ok(());
+            }
+            entry.ended = Some(ended);
+            entry.result = entry.result.or(result);
+            let (file, a, b) = (entry.file.take(), entry.a, entry.b);
+            catalog.unpin(a, ended);
+            catalog.unpin(b, ended);
+            if let Some((file, _)) = file {
+                shared.blocks.remove(&file.name);
+            }
+            Ok(())
+        })
     }
 
     /// Lets go of the scratch space of a job that will have no result. Tiles that still come are
@@ -217,13 +200,35 @@ impl Store {
         }
     }
 
-    /// All jobs whose time is not over, oldest first. A job whose record does not decode is left
-    /// out and logged.
-    pub async fn load_jobs(&self) -> Vec<StoredJob> {
-        let jobs = self.inner.writer.transaction(load).await;
-        jobs.unwrap_or_else(|error| {
-            tracing::error!(%error, "the jobs could not be read");
-            Vec::new()
+    /// Removes all that is here of a job, without a trace; its result stays as long as any matrix,
+    /// when it is one. Queued before the call returns, as [`Store::record`].
+    ///
+    /// # Errors
+    /// The system's. A job that is not here is no error.
+    pub fn drop_job(
+        &self,
+        job: JobId,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let shared = self.shared().clone();
+        self.inner.writer.post_run(move |connection| {
+            let transaction = connection.transaction()?;
+            for table in TABLES_OF_JOBS {
+                transaction
+                    .execute(&format!("DELETE FROM {table} WHERE job = ?1"), [&job.0[..]])?;
+            }
+            transaction.commit()?;
+            let mut catalog = lock(&shared.catalog);
+            let Some(entry) = catalog.jobs.remove(&job) else {
+                return Ok(());
+            };
+            if entry.ended.is_none() {
+                catalog.unpin(entry.a, wall());
+                catalog.unpin(entry.b, wall());
+            }
+            if let Some((file, _)) = entry.file {
+                shared.blocks.remove(&file.name);
+            }
+            Ok(())
         })
     }
 
@@ -359,50 +364,6 @@ fn assemble(file: &ResultFile, transaction: &Transaction<'_>) -> Result<Manifest
             total: file.tiling.len(),
         })?,
     })
-}
-
-fn load(transaction: &Transaction<'_>) -> Result<Vec<StoredJob>, StoreError> {
-    let mut jobs = Vec::new();
-    let mut statement = transaction
-        .prepare("SELECT job, header, submitted_ms, status FROM jobs ORDER BY submitted_ms, job")?;
-    let mut tiles = transaction
-        .prepare("SELECT tile, device, work FROM tiles WHERE job = ?1 ORDER BY number")?;
-    let mut contributors =
-        transaction.prepare("SELECT record FROM contributors WHERE job = ?1 ORDER BY number")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let job: [u8; 16] = row.get(0)?;
-        let mut read = || -> Result<StoredJob, StoreError> {
-            let status: Option<Vec<u8>> = row.get(3)?;
-            let mut stored = StoredJob {
-                header: unpack(&row.get::<_, Vec<u8>>(1)?)?,
-                submitted: WallTime(row.get::<_, i64>(2)? as u64),
-                done: Vec::new(),
-                contributors: Vec::new(),
-                ended: status.map(|status| unpack(&status)).transpose()?,
-            };
-            let mut rows = tiles.query([&job[..]])?;
-            while let Some(row) = rows.next()? {
-                stored.done.push(DoneTile {
-                    tile: row.get(0)?,
-                    device: DeviceId(row.get(1)?),
-                    work: unpack(&row.get::<_, Vec<u8>>(2)?)?,
-                });
-            }
-            let mut rows = contributors.query([&job[..]])?;
-            while let Some(row) = rows.next()? {
-                stored
-                    .contributors
-                    .push(unpack(&row.get::<_, Vec<u8>>(0)?)?);
-            }
-            Ok(stored)
-        };
-        match read() {
-            Ok(stored) => jobs.push(stored),
-            Err(error) => tracing::error!(job = %JobId(job), %error, "a job could not be read"),
-        }
-    }
-    Ok(jobs)
 }
 
 /// The results of all jobs but `except`: they live as long as their job.

@@ -27,12 +27,15 @@
 
 mod budget;
 mod catalog;
+mod changes;
 mod db;
 mod draft;
 mod error;
 mod expiry;
+mod group;
 mod jobs;
 mod layout;
+mod restore;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -52,7 +55,6 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 pub use error::{Missing, StoreError};
-pub use jobs::StoredJob;
 
 use crate::error::ApiError;
 use crate::files::export::{self, Export};
@@ -217,6 +219,13 @@ impl Store {
         lock(&self.shared().catalog)
             .touch(id, wall())
             .map(|entry| entry.manifest.clone())
+    }
+
+    /// Whether the matrix `id` is here, as far as is known.
+    pub fn has_matrix(&self, id: MatrixId) -> bool {
+        let catalog = lock(&self.shared().catalog);
+        let entry = catalog.matrices.get(&id);
+        entry.is_some_and(|entry| entry.damaged.is_none())
     }
 
     /// The matrix `id` with elements of type `to`: integers become the nearest float (ties to

@@ -1,7 +1,7 @@
 //! Tiles on their way to the disk: cut into blocks and hashed by the caller's thread, then
-//! written in groups by the store's one writer.
+//! written in groups (`group`) by the store's one writer; and back.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,11 +12,11 @@ use gemmesh_protocol::io::DoneTile;
 use gemmesh_protocol::matrix::{Dtype, ElementType, Grid};
 use gemmesh_protocol::message::DeviceRecord;
 use gemmesh_protocol::tile::Tiling;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
 use tokio::sync::oneshot;
 
 use super::layout::Directory;
-use super::{StoreError, lock, pack};
+use super::{Missing, StoreError, lock, pack};
 use crate::files::{number, pio};
 
 /// The file that takes the tiles of a job: C, laid out by its grid.
@@ -28,8 +28,8 @@ pub(crate) struct ResultFile {
     pub(crate) file: File,
     pub(crate) name: String,
     pub(crate) directory: Arc<Directory>,
-    /// Tiles that are durable.
-    pub(crate) done: Mutex<BTreeSet<u32>>,
+    /// Tiles that are durable, with their digests.
+    pub(crate) done: Mutex<BTreeMap<u32, BlockId>>,
     /// The file's name is durable.
     pub(crate) named: AtomicBool,
     pub(crate) counters: Arc<Counters>,
@@ -51,19 +51,63 @@ impl ResultFile {
     pub(crate) fn bytes(&self) -> u64 {
         self.tiling.rows * self.tiling.cols * self.element.bytes()
     }
+
+    /// A tile's bytes, row-major. `hashes` are those of its blocks, which are checked.
+    pub(crate) fn read_tile(&self, tile: u32, hashes: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let corrupt = |why: String| StoreError::Missing {
+            what: format!("tile {tile} of job {}", self.job),
+            missing: Missing::Corrupt(why),
+        };
+        let rect = self.tiling.rect(u64::from(tile));
+        let element = self.element.bytes() as usize;
+        let stride = rect.cols as usize * element;
+        let mut bytes = vec![0; rect.rows as usize * stride];
+        let (grid, mut block) = (self.grid(), Vec::new());
+        let parts = grid.parts(rect);
+        let (hashes, rest) = hashes.as_chunks::<32>();
+        if hashes.len() != parts.len() || !rest.is_empty() {
+            return Err(corrupt("the hashes of its blocks are not known".to_owned()));
+        }
+        for (part, hash) in parts.iter().zip(hashes) {
+            let index = u64::from(part.index);
+            block.resize(grid.block_bytes(index) as usize, 0);
+            pio::read_at(&self.file, &mut block, grid.offset(index)).map_err(
+                |error| match error.kind() {
+                    std::io::ErrorKind::UnexpectedEof => {
+                        corrupt(format!("block {index} is not in its file"))
+                    }
+                    _ => StoreError::io("reading a tile", error),
+                },
+            )?;
+            if BlockId::of(&block).0 != *hash {
+                return Err(corrupt(format!("block {index} does not have its hash")));
+            }
+            let left = part.dst_col as usize * element;
+            let width = part.cols as usize * element;
+            for (row, line) in (part.dst_row as usize..).zip(block.chunks_exact(width)) {
+                let at = row * stride + left;
+                bytes[at..at + width].copy_from_slice(line);
+            }
+        }
+        Ok(bytes)
+    }
 }
 
 /// A tile cut into blocks.
 pub(crate) struct TileWrite {
-    file: Arc<ResultFile>,
-    done: DoneTile,
-    contributor: Option<DeviceRecord>,
+    pub(crate) file: Arc<ResultFile>,
+    pub(crate) done: DoneTile,
+    pub(crate) contributor: Option<DeviceRecord>,
     /// Neighbouring blocks of a row of the grid follow each other in the file.
     runs: Vec<(u64, Vec<u8>)>,
     /// The hashes of the tile's blocks, in the order of `Grid::parts`.
-    hashes: Vec<u8>,
-    bits: u32,
-    answer: oneshot::Sender<Result<(), StoreError>>,
+    pub(crate) hashes: Vec<u8>,
+    /// The hash of `hashes`.
+    pub(crate) digest: BlockId,
+    /// Replaces other bytes that are here.
+    pub(crate) replaces: bool,
+    pub(crate) bits: u32,
+    answer: oneshot::Sender<Result<BlockId, StoreError>>,
 }
 
 impl TileWrite {
@@ -72,8 +116,9 @@ impl TileWrite {
         file: Arc<ResultFile>,
         done: DoneTile,
         contributor: Option<DeviceRecord>,
+        replaces: bool,
         bytes: &Bytes,
-        answer: oneshot::Sender<Result<(), StoreError>>,
+        answer: oneshot::Sender<Result<BlockId, StoreError>>,
     ) -> Result<Self, StoreError> {
         let bad = |what| StoreError::BadTile {
             job: file.job,
@@ -125,7 +170,9 @@ impl TileWrite {
             done,
             contributor,
             runs,
+            digest: BlockId::of(&hashes),
             hashes,
+            replaces,
             bits,
             answer,
         })
@@ -135,7 +182,7 @@ impl TileWrite {
         self.runs.iter().map(|(_, run)| run.len()).sum()
     }
 
-    fn write(&self) -> Result<(), StoreError> {
+    pub(crate) fn write(&self) -> Result<(), StoreError> {
         for (offset, run) in &self.runs {
             pio::write_at(&self.file.file, run, *offset)
                 .map_err(|error| StoreError::io("writing a tile", error))?;
@@ -143,82 +190,69 @@ impl TileWrite {
         Ok(())
     }
 
-    fn is_done(&self) -> bool {
-        lock(&self.file.done).contains(&self.done.tile)
+    /// The digest of the bytes that are durable.
+    pub(crate) fn durable(&self) -> Option<BlockId> {
+        lock(&self.file.done).get(&self.done.tile).copied()
     }
 
-    fn answer(self, result: Result<(), StoreError>) {
-        if result.is_ok() {
-            lock(&self.file.done).insert(self.done.tile);
-            self.file.counters.tiles.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Whether both are the same tile of the same job.
+    pub(crate) fn is_twin(&self, other: &TileWrite) -> bool {
+        Arc::ptr_eq(&other.file, &self.file) && other.done.tile == self.done.tile
+    }
+
+    /// The tile and its record are durable.
+    pub(crate) fn succeed(self) {
+        lock(&self.file.done).insert(self.done.tile, self.digest);
+        self.file.counters.tiles.fetch_add(1, Ordering::Relaxed);
+        let digest = self.digest;
+        self.answer(Ok(digest));
+    }
+
+    pub(crate) fn answer(self, result: Result<BlockId, StoreError>) {
         // Whoever asked may have gone; the tile is durable all the same.
         let _ = self.answer.send(result);
     }
+
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        sync(&self.file)
+    }
+
+    /// Records the tile, of a job that is here.
+    pub(crate) fn record(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO tiles (job, tile, device, work, hashes, bits, digest)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM jobs WHERE job = ?1)",
+        )?;
+        let (job, done) = (&self.file.job.0[..], &self.done);
+        insert.execute(params![
+            job,
+            done.tile,
+            &done.device.0[..],
+            pack(&done.work),
+            self.hashes,
+            self.bits,
+            &self.digest.0[..]
+        ])?;
+        match &self.contributor {
+            Some(record) => contributor(transaction, self.file.job, record),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Makes a group of tiles durable and answers each: all bytes, one sync for each file, then all
-/// records in one transaction. A tile that is recorded already is left as it is: its hashes are
-/// those of the first bytes.
-pub(crate) fn commit(connection: &mut Connection, group: Vec<TileWrite>) {
-    let mut written: Vec<TileWrite> = Vec::new();
-    let mut synced: Vec<(Arc<ResultFile>, Result<(), StoreError>)> = Vec::new();
-    for tile in group {
-        let twice = written
-            .iter()
-            .any(|other| Arc::ptr_eq(&other.file, &tile.file) && other.done.tile == tile.done.tile);
-        if tile.is_done() || twice {
-            tile.answer(Ok(()));
-            continue;
-        }
-        match tile.write() {
-            Err(error) => tile.answer(Err(error)),
-            Ok(()) => {
-                if !synced.iter().any(|(file, _)| Arc::ptr_eq(file, &tile.file)) {
-                    synced.push((tile.file.clone(), Ok(())));
-                }
-                written.push(tile);
-            }
-        }
-    }
-    for (file, result) in &mut synced {
-        *result = sync(file);
-    }
-    let (durable, failed): (Vec<_>, Vec<_>) = written.into_iter().partition(|tile| {
-        synced
-            .iter()
-            .any(|(file, result)| Arc::ptr_eq(file, &tile.file) && result.is_ok())
-    });
-    for tile in failed {
-        let doing = "making a tile durable".to_owned();
-        let error = synced.iter().find_map(|(file, result)| match result {
-            Err(StoreError::DiskFull) if Arc::ptr_eq(file, &tile.file) => {
-                Some(StoreError::DiskFull)
-            }
-            _ => None,
-        });
-        tile.answer(Err(error.unwrap_or_else(|| StoreError::Io {
-            doing,
-            error: std::io::Error::other("the file could not be synced"),
-        })));
-    }
-    if durable.is_empty() {
-        return;
-    }
-    let recorded = record(connection, &durable);
-    durable[0]
-        .file
-        .counters
-        .groups
-        .fetch_add(1, Ordering::Relaxed);
-    for tile in durable {
-        let result = match &recorded {
-            Ok(()) => Ok(()),
-            Err(StoreError::DiskFull) => Err(StoreError::DiskFull),
-            Err(error) => Err(StoreError::Database(error.to_string())),
-        };
-        tile.answer(result);
-    }
+/// Keeps with a job who computes for it.
+pub(crate) fn contributor(
+    connection: &Connection,
+    job: JobId,
+    record: &DeviceRecord,
+) -> Result<(), StoreError> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO contributors (job, device, record)
+         SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM jobs WHERE job = ?1)
+         ON CONFLICT (job, device) DO UPDATE SET record = excluded.record",
+    )?;
+    insert.execute(params![&job.0[..], &record.device.0[..], pack(record)])?;
+    Ok(())
 }
 
 fn sync(file: &ResultFile) -> Result<(), StoreError> {
@@ -229,35 +263,5 @@ fn sync(file: &ResultFile) -> Result<(), StoreError> {
         file.directory.sync().map_err(doing)?;
         file.named.store(true, Ordering::Relaxed);
     }
-    Ok(())
-}
-
-fn record(connection: &mut Connection, tiles: &[TileWrite]) -> Result<(), StoreError> {
-    let transaction = connection.transaction()?;
-    {
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO tiles (job, tile, device, work, hashes, bits)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM jobs WHERE job = ?1)",
-        )?;
-        let mut contributor = transaction.prepare_cached(
-            "INSERT OR REPLACE INTO contributors (job, device, record)
-             SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM jobs WHERE job = ?1)",
-        )?;
-        for tile in tiles {
-            let (job, done) = (&tile.file.job.0[..], &tile.done);
-            insert.execute(params![
-                job,
-                done.tile,
-                &done.device.0[..],
-                pack(&done.work),
-                tile.hashes,
-                tile.bits
-            ])?;
-            if let Some(record) = &tile.contributor {
-                contributor.execute(params![job, &record.device.0[..], pack(record)])?;
-            }
-        }
-    }
-    transaction.commit()?;
     Ok(())
 }

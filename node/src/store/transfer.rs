@@ -71,12 +71,16 @@ impl Store {
     }
 
     /// Takes what [`Store::export_blocks`] sends. Durable on return. Memory: the manifest and
-    /// about two blocks; a stream that is longer than its manifest says is not read on.
+    /// about two blocks; a stream of another matrix than `wanted` is refused, one that is longer than its manifest says is not read on.
     ///
     /// # Errors
     /// `bad_blocks` when the stream is not of this form, ends early, or a block has not its hash;
     /// `disk_budget`; the other codes of [`super`].
-    pub async fn import_blocks<S, E>(&self, stream: S) -> Result<Manifest, ApiError>
+    pub async fn import_blocks<S, E>(
+        &self,
+        stream: S,
+        wanted: Option<MatrixId>,
+    ) -> Result<Manifest, ApiError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: std::fmt::Display,
@@ -98,6 +102,9 @@ impl Store {
             .check()
             .map_err(|error| bad_blocks(error.to_string()))?;
         let id = manifest.id();
+        if wanted.is_some_and(|wanted| wanted != id) {
+            return Err(bad_blocks("it is another matrix"));
+        }
         if let Ok(there) = self.manifest(id).await {
             return Ok(Manifest::clone(&there));
         }

@@ -3,4 +3,5 @@
 
 mod contract;
 mod doors;
+mod holders;
 mod node;

@@ -40,6 +40,7 @@ impl Node {
             threads: 1,
             memory: 256 << 20,
             disk: 256 << 20,
+            backups: 3,
             result_ttl: Duration::from_secs(7_200),
             allow_hosts: Vec::new(),
         };
@@ -127,14 +128,18 @@ impl Node {
     /// Asks until the answer is as wanted; the test as a whole has a limit.
     pub async fn until(&self, target: &str, wanted: impl Fn(&Value) -> bool) {
         let mut changes = self.running.app.changes();
+        let mut last = Value::Null;
         let asking = async {
-            while !wanted(&self.get(target, 200).await) {
+            loop {
+                last = self.get(target, 200).await;
+                if wanted(&last) {
+                    return;
+                }
                 changes.changed().await.expect("the node runs");
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), asking)
-            .await
-            .expect(target);
+        let asked = tokio::time::timeout(Duration::from_secs(30), asking).await;
+        assert!(asked.is_ok(), "{target}: {last}");
     }
 
     /// The head of the answer to a request that is written as it is.

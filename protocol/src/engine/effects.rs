@@ -1,6 +1,7 @@
 //! What the machines ask for, carried out: sent, handed to the shell, or to another machine.
 
 use super::*;
+use crate::io::DoneTile;
 
 impl<P: Clone> Engine<P> {
     /// Carries out what the machines ask for until none asks for more.
@@ -14,6 +15,9 @@ impl<P: Clone> Engine<P> {
                 self.with_job(id, |job| job.handle_time(now));
                 self.drain_job(id, now);
             }
+            self.drain_backups(now);
+            self.drain_closing(now);
+            self.drain_amends(now);
             self.drain_worker();
             let mut quiet = true;
             while let Some((body, payload)) = self.inner.pop_front() {
@@ -21,7 +25,9 @@ impl<P: Clone> Engine<P> {
                 self.deliver_inner(body, payload, now);
                 self.drain_worker();
             }
-            if quiet {
+            // What the worker computed may be for them.
+            self.drain_backups(now);
+            if quiet && self.inner.is_empty() {
                 break;
             }
         }
@@ -49,9 +55,12 @@ impl<P: Clone> Engine<P> {
                 if self.jobs.contains_key(&job) {
                     self.hand_to_job(me, body, payload, now);
                     self.drain_job(job, now);
-                } else {
+                } else if !self.backups.contains_key(&job) {
                     self.inner.push_back((Message::Closed { job }, None));
                 }
+            }
+            Message::Resume { .. } => {
+                self.deliver_replication(me, body, now);
             }
             body => self.worker.handle_control(me, body, now),
         }
@@ -95,6 +104,7 @@ impl<P: Clone> Engine<P> {
         }
         if changed {
             self.outputs.push_back(Output::DevicesChanged);
+            self.update_links(now);
             self.update_routes(now);
         }
     }
@@ -143,6 +153,7 @@ impl<P: Clone> Engine<P> {
         while let Some(effect) = self.worker.poll_effect() {
             let output = match effect {
                 worker::Effect::Send { to, body, payload } => {
+                    self.keep_result(to, &body, payload.as_ref());
                     self.send(to, body, payload);
                     continue;
                 }
@@ -176,6 +187,24 @@ impl<P: Clone> Engine<P> {
         }
     }
 
+    /// A backup has what its own worker computes: nobody needs to copy it.
+    fn keep_result(&mut self, to: DeviceId, body: &Message, payload: Option<&(P, u64)>) {
+        let Message::Result {
+            job, tile, work, ..
+        } = body
+        else {
+            return;
+        };
+        let own = self.membership.record().clone();
+        let device = own.device;
+        if let (Some(backup), Some((payload, _))) = (self.backups.get_mut(job), payload)
+            && to != device
+        {
+            let (tile, work) = (*tile, *work);
+            backup.keep(&own, DoneTile { tile, device, work }, payload.clone());
+        }
+    }
+
     pub(super) fn drain_job(&mut self, id: JobId, now: Instant) {
         let mut ended = None;
         while let Some(effect) = self.jobs.get_mut(&id).and_then(Scheduler::poll_effect) {
@@ -200,13 +229,27 @@ impl<P: Clone> Engine<P> {
                         payload,
                     });
                 }
-                scheduler::Effect::Persist(done, contributor, payload) => {
+                scheduler::Effect::Persist(done, contributor, expected, payload) => {
                     self.outputs.push_back(Output::Persist {
                         job: id,
                         done,
                         contributor,
+                        expected,
                         payload,
                     });
+                }
+                scheduler::Effect::FetchTile(tile, from) => {
+                    self.outputs.push_back(Output::FetchTile {
+                        job: id,
+                        tile,
+                        from,
+                    });
+                }
+                scheduler::Effect::Backups(backups) => {
+                    self.outputs.push_back(Output::Backups { job: id, backups });
+                }
+                scheduler::Effect::Moment(moment) => {
+                    self.outputs.push_back(Output::Moment { job: id, moment });
                 }
                 scheduler::Effect::Finish => self.outputs.push_back(Output::Finish { job: id }),
                 scheduler::Effect::Ended => ended = Some(self.jobs[&id].status(now)),
@@ -220,7 +263,9 @@ impl<P: Clone> Engine<P> {
             }
         }
         if let Some(status) = ended {
-            self.jobs.remove(&id);
+            if let Some(job) = self.jobs.remove(&id) {
+                self.close(id, job.into_log(), now);
+            }
             self.tell(status.clone());
             self.outputs.push_back(Output::Ended {
                 status: Box::new(status.clone()),

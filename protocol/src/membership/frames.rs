@@ -42,8 +42,20 @@ impl Membership {
             Message::Pull { .. }
             | Message::Return { .. }
             | Message::Fetch { .. }
+            | Message::Resume { .. }
             | Message::Result { .. } => Fate::Deliver,
-            Message::Jobs { .. } if role == Role::Node && own => Fate::Deliver,
+            Message::Jobs { .. }
+            | Message::Append { .. }
+            | Message::Appended { .. }
+            | Message::Declined { .. }
+            | Message::Held { .. }
+            | Message::Claim { .. }
+            | Message::Elect { .. }
+            | Message::Vote { .. }
+                if role == Role::Node && own =>
+            {
+                Fate::Deliver
+            }
             Message::Ping { nonce } if own => {
                 self.send(id, device, Message::Pong { nonce: *nonce });
                 Fate::Consumed
@@ -105,6 +117,7 @@ impl Membership {
             Message::Open { .. }
                 | Message::Closed { .. }
                 | Message::Pull { .. }
+                | Message::Resume { .. }
                 | Message::Job(_)
                 | Message::Grants { .. }
                 | Message::Return { .. }

@@ -20,11 +20,7 @@ impl<P: Clone> PageEngine<P> {
                     link.welcomed = true;
                     self.handle_welcome(id, hello, now);
                 }
-                (Message::Refuse { reason, .. }, None) => {
-                    self.refusal = Some(reason);
-                    self.joined(Err(reason));
-                    self.close(id, now);
-                }
+                (Message::Refuse { reason, .. }, None) => self.handle_refuse(id, reason, now),
                 _ => self.close(id, now),
             }
             return;
@@ -58,21 +54,9 @@ impl<P: Clone> PageEngine<P> {
     }
 
     pub(super) fn handle_welcome(&mut self, id: LinkId, hello: Hello, now: Instant) {
-        let device = hello.record.device;
         let link = self.links.get_mut(&id).expect("the link of the Welcome");
         let Some(coordinator) = link.coordinator else {
-            self.own = Own::Member {
-                link: id,
-                node: device,
-            };
-            self.tries = 0;
-            self.refusal = None;
-            self.record.via = Some(device);
-            self.devices.clear();
-            // It may have been a coordinator with a link of its own before.
-            self.devices.insert(device, (hello.record, None));
-            self.joined(Ok(device));
-            self.outputs.push_back(Output::DevicesChanged);
+            self.handle_own_welcome(id, hello, now);
             return;
         };
         // Leases that came the other way are void: the coordinator opens anew on this link.
@@ -82,6 +66,72 @@ impl<P: Clone> PageEngine<P> {
             state.opens.clear();
             state.active = now;
         }
+    }
+
+    /// A member through this node from now on.
+    fn handle_own_welcome(&mut self, id: LinkId, hello: Hello, now: Instant) {
+        let device = hello.record.device;
+        if matches!(self.back, Back::Greeting { link, .. } if link == id) {
+            // The node that served the page is back: goodbye to the one that stood in for it.
+            if let Own::Member { link, node } = self.own {
+                self.send_on(link, node, Message::Bye, None);
+                self.links.remove(&link);
+                self.outputs.push_back(Output::Close { link, reason: None });
+                self.cut_off(node, now);
+            }
+            self.address = self.nodes.home().to_owned();
+        }
+        self.own = Own::Member {
+            link: id,
+            node: device,
+        };
+        if self.address == self.nodes.home() {
+            self.home = Some(device);
+        }
+        self.back = match self.has_moved() {
+            true => Back::Wait {
+                until: now + self.prng.jitter(HOME_AGAIN),
+            },
+            false => Back::No,
+        };
+        self.tries = 0;
+        self.refusal = None;
+        self.nodes.note_joined(&self.address);
+        self.nodes.note(&hello.record, false);
+        self.record.via = Some(device);
+        // It may have been a coordinator with a link of its own before; it opens its jobs anew on
+        // this one.
+        if let Some(coordinator) = self.coordinators.remove(&device) {
+            let link = match coordinator.way {
+                Way::Dialling { link, .. } => link,
+                Way::Direct { link } => Some(link),
+                Way::Relayed { .. } => None,
+            };
+            if let Some(link) = link {
+                self.links.remove(&link);
+                self.outputs.push_back(Output::Close { link, reason: None });
+            }
+            self.worker.handle_coordinator_lost(device, now);
+        }
+        self.devices.clear();
+        self.devices.insert(device, (hello.record, None));
+        self.joined(Ok(device));
+        self.outputs.push_back(Output::DevicesChanged);
+    }
+
+    /// A node refuses this page. What another page with the same id, or the node that served this
+    /// one, says is for the person to see: nobody else is asked then.
+    fn handle_refuse(&mut self, id: LinkId, reason: Refusal, now: Instant) {
+        if matches!(self.back, Back::Greeting { link, .. } if link == id) {
+            self.close(id, now);
+            return;
+        }
+        if reason == Refusal::DuplicateId || self.address == self.nodes.home() {
+            self.refusal = Some(reason);
+            self.nodes.end_round();
+        }
+        self.joined(Err(reason));
+        self.close(id, now);
     }
 
     pub(super) fn handle_record(&mut self, record: DeviceRecord, now: Instant) {
@@ -103,6 +153,9 @@ impl<P: Clone> PageEngine<P> {
             return;
         }
         let lost = record.state == DeviceState::Lost;
+        if record.kind == DeviceKind::Native {
+            self.nodes.note(&record, lost);
+        }
         if lost {
             let relayed = self.coordinators.get(&device);
             if relayed.is_some_and(|c| !matches!(c.way, Way::Direct { .. })) {

@@ -5,6 +5,9 @@ use super::*;
 impl<P> Scheduler<P> {
     /// The tile that a device should compute next, if any.
     pub(super) fn choose(&self, device: DeviceId, now: Instant) -> Option<u32> {
+        if self.gathering.is_some() {
+            return None;
+        }
         let helper = &self.workers[&device];
         self.nearest(helper, &helper.share, device)
             .or_else(|| self.nearest(helper, &self.unassigned, device))

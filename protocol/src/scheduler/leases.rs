@@ -8,10 +8,21 @@ impl<P> Scheduler<P> {
             self.state = JobState::Running;
             self.urge();
         }
-        self.unassign(tile);
-        self.tiles[tile as usize] = Tile::Leased;
         let lease = LeaseId(self.next_lease);
         self.next_lease = self.next_lease.wrapping_add(1);
+        self.lease(lease, tile, device, now)
+    }
+
+    /// Books a lease, of this coordinator or of the one before.
+    pub(super) fn lease(
+        &mut self,
+        lease: LeaseId,
+        tile: u32,
+        device: DeviceId,
+        now: Instant,
+    ) -> Grant {
+        self.unassign(tile);
+        self.tiles[tile as usize] = Tile::Leased;
         let slot_time = self.slot_time(device, now);
         let (row, col) = self.place(tile);
         let helper = self.workers.get_mut(&device).expect("grants go to workers");
@@ -106,6 +117,41 @@ impl<P> Scheduler<P> {
             );
             self.fail(reason, now);
         }
+    }
+
+    /// A device went away while it computed a tile, without a word. It may be the network; three of
+    /// them that do not come back are not.
+    pub(super) fn count_kill(
+        &mut self,
+        tile: u32,
+        device: DeviceId,
+        incarnation: u64,
+        now: Instant,
+    ) {
+        if self.has_ended() {
+            return;
+        }
+        self.kills
+            .entry(tile)
+            .or_default()
+            .insert(device, incarnation);
+        let kills = &self.kills[&tile];
+        if kills.len() >= FAILURES_MAX {
+            let names = kills.keys().map(|device| self.name(*device));
+            let names = names.collect::<Vec<_>>().join(", ");
+            let reason = format!("tile {tile} was being computed when {names} went away");
+            self.fail(reason, now);
+        }
+    }
+
+    /// A device is there again: if it never stopped, no tile killed it.
+    pub(super) fn forgive(&mut self, device: DeviceId, incarnation: u64) {
+        self.kills.retain(|_, kills| {
+            if kills.get(&device) == Some(&incarnation) {
+                kills.remove(&device);
+            }
+            !kills.is_empty()
+        });
     }
 
     pub(super) fn may_have(&self, tile: u32, device: DeviceId) -> bool {

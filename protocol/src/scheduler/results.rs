@@ -22,17 +22,10 @@ impl<P> Scheduler<P> {
         }
         let fits = |lease: &&Lease| lease.device == from && lease.tile == tile;
         let Some(lease) = self.leases.get(&id).filter(fits) else {
-            // Taken back meanwhile; if the tile is accepted this is a late double.
-            if self.workers.contains_key(&from) {
-                let state = self.tiles.get(tile as usize);
-                let accepted = matches!(state, Some(Tile::Persisting | Tile::Done));
-                self.recomputed += u64::from(accepted);
-                self.verdict(from, id, tile, true, false);
-            }
+            self.handle_stray(from, id, tile, work, payload, payload_bytes, now);
             return;
         };
         let took = (now - lease.granted).0;
-        let expired = lease.expired;
         if let Some(helper) = self.workers.get_mut(&from) {
             helper.returned += 1;
             helper.latency = Some(helper.latency.map_or(took, |mean| (3 * mean + took) / 4));
@@ -40,32 +33,84 @@ impl<P> Scheduler<P> {
         self.take_lease(id);
         self.moved = now;
         match self.tiles[tile as usize] {
-            Tile::Pending | Tile::Leased => {}
+            Tile::Pending | Tile::Elsewhere | Tile::Leased => {}
             Tile::Verifying | Tile::Persisting | Tile::Done => {
                 self.recomputed += 1;
                 self.verdict(from, id, tile, true, false);
                 return;
             }
         }
-        if payload_bytes != self.header.tile_bytes(tile) {
-            self.reopen(tile);
-            self.quarantine(from, id, tile, now);
-            return;
-        }
-        if expired || self.tiles[tile as usize] == Tile::Pending {
-            self.unassign(tile);
-        }
         let computed = Computed {
             lease: id,
             device: from,
             work,
+            source: None,
         };
-        if from == self.me {
-            self.persist(tile, computed, payload);
+        self.take_in(tile, computed, payload, payload_bytes, now);
+    }
+
+    /// A result that no lease of this coordinator is for: taken back meanwhile, or granted by the
+    /// coordinator before. It counts like any other if nobody else was faster.
+    #[allow(clippy::too_many_arguments)]
+    fn handle_stray(
+        &mut self,
+        from: DeviceId,
+        id: LeaseId,
+        tile: u32,
+        work: Work,
+        payload: P,
+        payload_bytes: u64,
+        now: Instant,
+    ) {
+        if !self.workers.contains_key(&from) || tile as usize >= self.tiles.len() {
+            return;
+        }
+        let ours = self
+            .leases
+            .get(&id)
+            .is_some_and(|lease| lease.device != from);
+        match self.tiles[tile as usize] {
+            Tile::Pending | Tile::Elsewhere | Tile::Leased if !ours => {
+                let computed = Computed {
+                    lease: id,
+                    device: from,
+                    work,
+                    source: None,
+                };
+                self.take_in(tile, computed, payload, payload_bytes, now);
+            }
+            state => {
+                // The same result twice is no waste; another's is.
+                let by = self.stored.get(&tile).map(|stored| stored.done.device);
+                let accepted = matches!(state, Tile::Persisting | Tile::Done);
+                self.recomputed += u64::from(accepted && by != Some(from));
+                self.verdict(from, id, tile, true, false);
+            }
+        }
+    }
+
+    /// A result for a tile that is not decided yet.
+    fn take_in(
+        &mut self,
+        tile: u32,
+        computed: Computed,
+        payload: P,
+        payload_bytes: u64,
+        now: Instant,
+    ) {
+        if payload_bytes != self.header.tile_bytes(tile) {
+            self.reopen_elsewhere(tile);
+            self.quarantine(computed.device, computed.lease, tile, now);
+            return;
+        }
+        self.unassign(tile);
+        if computed.device == self.me {
+            self.persist(tile, computed, None, payload);
         } else {
             self.tiles[tile as usize] = Tile::Verifying;
+            let lease = computed.lease;
             self.verifying.insert(tile, computed);
-            self.effects.push_back(Effect::Verify(tile, id, payload));
+            self.effects.push_back(Effect::Verify(tile, lease, payload));
         }
     }
 
@@ -87,9 +132,11 @@ impl<P> Scheduler<P> {
         }
         let computed = self.verifying.remove(&tile).expect("found above");
         match checked {
-            Checked::Right => self.persist(tile, computed, payload),
+            Checked::Right => self.persist(tile, computed, None, payload),
+            // Whoever kept it may have a bad disk; it did not compute it for this coordinator.
+            Checked::Wrong if computed.source.is_some() => self.reopen_elsewhere(tile),
             Checked::Wrong => {
-                self.reopen(tile);
+                self.reopen_elsewhere(tile);
                 self.quarantine(computed.device, lease, tile, now);
             }
             Checked::Replaced(work) => {
@@ -99,14 +146,15 @@ impl<P> Scheduler<P> {
                     lease,
                     device,
                     work,
+                    source: None,
                 };
-                self.persist(tile, own, payload);
+                self.persist(tile, own, None, payload);
             }
         }
     }
 
-    /// A tile is durable: it is done.
-    pub fn handle_persisted(&mut self, tile: u32, now: Instant) {
+    /// A tile is durable: it is done. Without a hash it was not what it should be.
+    pub fn handle_persisted(&mut self, tile: u32, digest: Option<BlockId>, now: Instant) {
         let Some(computed) = self.persisting.remove(&tile) else {
             return;
         };
@@ -117,15 +165,34 @@ impl<P> Scheduler<P> {
             lease,
             device,
             work,
+            source,
         } = computed;
+        let Some(digest) = digest else {
+            self.reopen_elsewhere(tile);
+            return;
+        };
+        self.sources.remove(&tile);
         self.tiles[tile as usize] = Tile::Done;
         self.done += 1;
         self.moved = now;
         // Nobody has more busy time than there was time.
         let busy = work.busy.min(now - self.started).max(Span(1));
         let work = Work { busy, ..work };
-        self.progress.count(&self.header, tile, device, work);
+        self.book(
+            StoredTile {
+                done: DoneTile { tile, device, work },
+                digest,
+            },
+            now,
+        );
+        if let Some(source) = source {
+            self.log.held(source, tile, digest);
+        }
+        for (holder, held) in self.early.remove(&tile).unwrap_or_default() {
+            self.log.held(holder, tile, held);
+        }
         self.failures.remove(&tile);
+        self.kills.remove(&tile);
         self.verdict(device, lease, tile, true, true);
         self.changed.note();
         self.news.note();
@@ -134,7 +201,21 @@ impl<P> Scheduler<P> {
         }
     }
 
-    pub(super) fn persist(&mut self, tile: u32, computed: Computed, payload: P) {
+    /// Writes down a tile that is durable here.
+    pub(super) fn book(&mut self, stored: StoredTile, now: Instant) {
+        let DoneTile { tile, device, work } = stored.done;
+        self.progress.count(&self.header, tile, device, work);
+        self.stored.insert(tile, stored.clone());
+        self.log.done(stored, self.header.tile_bytes(tile), now);
+    }
+
+    pub(super) fn persist(
+        &mut self,
+        tile: u32,
+        computed: Computed,
+        expected: Option<BlockId>,
+        payload: P,
+    ) {
         let device = computed.device;
         self.tiles[tile as usize] = Tile::Persisting;
         // The tile is decided: whoever else computes it may stop.
@@ -147,6 +228,9 @@ impl<P> Scheduler<P> {
         }
         let first = self.recorded.insert(device);
         let contributor = first.then(|| self.progress.record(device).cloned());
+        if let Some(Some(record)) = &contributor {
+            self.log.contributor(record);
+        }
         let done = DoneTile {
             tile,
             device,
@@ -155,7 +239,7 @@ impl<P> Scheduler<P> {
         self.persisting.insert(tile, computed);
         let contributor = contributor.flatten().map(Box::new);
         self.effects
-            .push_back(Effect::Persist(done, contributor, payload));
+            .push_back(Effect::Persist(done, contributor, expected, payload));
     }
 
     pub(super) fn quarantine(&mut self, device: DeviceId, lease: LeaseId, tile: u32, now: Instant) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl<P> Worker<P> {
+impl<P: Clone> Worker<P> {
     pub(super) fn handle_block(
         &mut self,
         from: DeviceId,
@@ -89,8 +89,11 @@ impl<P> Worker<P> {
         if self.requested_bytes >= FETCH_BYTES_MAX {
             return;
         }
+        let served = |lease: &&Lease| self.jobs[&lease.job].orphaned.is_none();
         let in_slot = self.leases.values().filter(|lease| lease.slot.is_some());
+        let in_slot = in_slot.filter(served);
         let waiting = self.leases.values().filter(|lease| lease.slot.is_none());
+        let waiting = waiting.filter(served);
         let order = in_slot
             .clone()
             .map(|lease| (lease.job, &lease.current))

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl<P> Worker<P> {
+impl<P: Clone> Worker<P> {
     pub(super) fn handle_open(
         &mut self,
         from: DeviceId,
@@ -14,9 +14,11 @@ impl<P> Worker<P> {
         if epoch.device != from || !self.classes.contains(&class) {
             return;
         }
-        if let Some(known) = self.jobs.get_mut(&job) {
-            if known.coordinator == from {
-                known.exhausted = false;
+        if let Some(known) = self.jobs.get(&job) {
+            if known.epoch == epoch && known.orphaned.is_none() {
+                self.jobs.get_mut(&job).expect("just found").exhausted = false;
+            } else if epoch >= known.epoch {
+                self.redirect(job, epoch, now);
             }
             return;
         }
@@ -30,6 +32,7 @@ impl<P> Worker<P> {
             header: None,
             pulled: 0,
             exhausted: false,
+            orphaned: None,
             heard: now,
             busy: Busy::default(),
         };
@@ -130,7 +133,7 @@ impl<P> Worker<P> {
         let window = LEASES_PER_SLOT * self.slots.len() as u32;
         let pulled: u32 = self.jobs.values().map(|job| job.pulled).sum();
         let mut room = window.saturating_sub(pulled + self.leases.len() as u32);
-        let willing = |job: &Job| !job.exhausted && job.pulled == 0;
+        let willing = |job: &Job| !job.exhausted && job.pulled == 0 && job.orphaned.is_none();
         let mut turns = self.jobs.values().filter(|job| willing(job)).count() as u32;
         while room > 0 && turns > 0 {
             let after = (

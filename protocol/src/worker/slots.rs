@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl<P> Worker<P> {
+impl<P: Clone> Worker<P> {
     /// A slot has computed its slab; `result` is C after the last one, with its length.
     pub fn handle_slab_done(
         &mut self,
@@ -44,6 +44,11 @@ impl<P> Worker<P> {
                     kernel: lease.kernel,
                 };
                 self.books.note_sent(lease.job, lease.grant.lease, sent);
+                if job.coordinator != self.me {
+                    let (tile, result) = (lease.grant.tile, (payload.clone(), bytes));
+                    self.unsettled
+                        .put(lease.job, lease.grant.lease, tile, work, result);
+                }
                 self.effects.push_back(Effect::Send {
                     to: job.coordinator,
                     body: Message::Result {

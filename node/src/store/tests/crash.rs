@@ -17,8 +17,9 @@ async fn whatever_was_acknowledged_is_there_after_a_crash() {
     for durable in 0..=total {
         let crashed = place.image();
         let after = crashed.open();
-        let jobs = after.load_jobs().await;
-        assert_eq!(jobs[0].done, (0..durable).map(done).collect::<Vec<_>>());
+        let jobs = after.load_jobs(ME).await;
+        let held: Vec<_> = (0..durable).map(|tile| stored(&header, tile)).collect();
+        assert_eq!(jobs[0].held, held);
         assert_eq!(crashed.block_files().len(), 3, "what is half done is swept");
         if durable < total {
             let error = after.finish_job(header.job).await.unwrap_err();
@@ -75,16 +76,20 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let store = place.open();
-            let job = store.load_jobs().await.remove(0);
-            let there: Vec<u64> = job.done.iter().map(|done| u64::from(done.tile)).collect();
+            let job = store.load_jobs(ME).await.remove(0);
+            let there: Vec<u64> = job
+                .held
+                .iter()
+                .map(|tile| u64::from(tile.done.tile))
+                .collect();
             for tile in &acknowledged {
                 assert!(there.contains(tile), "tile {tile} of {there:?}");
             }
-            for tile in (0..job.header.tiling.len()).filter(|tile| !there.contains(tile)) {
-                write(&store, &job.header, tile).await.unwrap();
+            for tile in (0..job.taken.header.tiling.len()).filter(|tile| !there.contains(tile)) {
+                write(&store, &job.taken.header, tile).await.unwrap();
             }
-            let result = store.finish_job(job.header.job).await.unwrap();
-            check_result(&store, &job.header, &result).await;
+            let result = store.finish_job(job.taken.header.job).await.unwrap();
+            check_result(&store, &job.taken.header, &result).await;
         });
     }
 }
@@ -105,7 +110,7 @@ async fn writes_until_it_is_killed() {
     let row = json!([(0..2_000).collect::<Vec<_>>()]);
     let b = store.import_values(&row, Some(Dtype::F64)).await.unwrap();
     let header = header(&a, &b, 256, 256);
-    store.insert_job(&header, WallTime(5), "").await.unwrap();
+    take(&store, &header, "").await.unwrap();
     let tiles = (0..header.tiling.len()).map(|tile| {
         let (store, header) = (&store, &header);
         async move {
@@ -242,7 +247,7 @@ async fn a_database_that_was_cut_to_nothing_is_refused_and_no_block_is_removed()
 
 impl Place {
     /// What a crash at this moment leaves, with the file of an import that was under way.
-    fn image(&self) -> Place {
+    pub(super) fn image(&self) -> Place {
         let image = Place::new();
         copy(&self.data(), &image.data());
         std::fs::write(image.data().join("blocks/matrix-00"), b"half a matrix").unwrap();

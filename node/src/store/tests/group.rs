@@ -11,7 +11,12 @@ async fn tiles_that_wait_share_one_sync_and_one_transaction() {
     let total = header.tiling.len();
     // The writer is held until all tiles wait for it.
     let (release, held) = std::sync::mpsc::channel::<()>();
-    let hold = store.inner.writer.run(move |_| Ok(held.recv().is_ok()));
+    let (begin, begun) = std::sync::mpsc::channel::<()>();
+    let hold = store.inner.writer.post_run(move |_| {
+        begin.send(()).expect("the test waits");
+        Ok(held.recv().is_ok())
+    });
+    begun.recv().unwrap();
     let writes = future::join_all((0..total).map(|tile| write(&store, &header, tile)));
     let release = async {
         while store.inner.writer.waiting() < total as usize {
@@ -41,11 +46,11 @@ async fn a_tile_that_is_durable_stays_as_it_is() {
     }
     let other = vec![0; tile_bytes(&header, 0).len()];
     store
-        .write_tile(header.job, done(0), None, other.into())
+        .write_tile(header.job, done(0), None, None, other.into())
         .await
         .unwrap();
     assert_eq!(
-        store.load_jobs().await[0].done.len() as u64,
+        store.load_jobs(ME).await[0].held.len() as u64,
         header.tiling.len()
     );
     let result = store.finish_job(header.job).await.unwrap();
@@ -56,16 +61,22 @@ async fn a_tile_that_is_durable_stays_as_it_is() {
 async fn a_bad_tile_does_not_spoil_its_group() {
     let place = Place::new();
     let (store, header) = place.with_job().await;
-    let short = store.write_tile(header.job, done(0), None, Bytes::from_static(b"short"));
-    let none = store.write_tile(header.job, done(6), None, tile_bytes(&header, 0));
-    let unknown = store.write_tile(JobId([9; 16]), done(0), None, tile_bytes(&header, 0));
+    let short = store.write_tile(
+        header.job,
+        done(0),
+        None,
+        None,
+        Bytes::from_static(b"short"),
+    );
+    let none = store.write_tile(header.job, done(6), None, None, tile_bytes(&header, 0));
+    let unknown = store.write_tile(JobId([9; 16]), done(0), None, None, tile_bytes(&header, 0));
     let good = write(&store, &header, 0);
     let (short, none, unknown, good) = future::join4(short, none, unknown, good).await;
     assert!(matches!(short, Err(StoreError::BadTile { .. })));
     assert!(matches!(none, Err(StoreError::BadTile { .. })));
     assert!(matches!(unknown, Err(StoreError::NoSuchJob(_))));
     good.unwrap();
-    assert_eq!(store.load_jobs().await[0].done, [done(0)]);
+    assert_eq!(store.load_jobs(ME).await[0].held, [stored(&header, 0)]);
 }
 
 #[tokio::test]
@@ -90,5 +101,5 @@ async fn a_job_that_ended_takes_no_more_tiles() {
         Err(StoreError::NoSuchJob(_))
     ));
     drop(store);
-    assert!(place.open().load_jobs().await[0].ended.is_some());
+    assert!(place.open().load_jobs(ME).await[0].ended.is_some());
 }

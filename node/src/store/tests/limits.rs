@@ -83,7 +83,7 @@ async fn operands_stay_while_a_job_runs_and_results_as_long_as_their_job() {
         assert_eq!(store.manifest(id).await, Err(Missing::Expired));
     }
     assert_eq!(
-        (store.load_jobs().await.len(), store.disk_used().await),
+        (store.load_jobs(ME).await.len(), store.disk_used().await),
         (0, 0)
     );
     assert!(place.block_files().is_empty());
@@ -139,15 +139,13 @@ async fn what_does_not_fit_is_refused_and_leaves_nothing() {
         .await
         .unwrap();
     let used = store.disk_used().await;
-    let job = store
-        .insert_job(&header(&a, &b, 256, 256), WallTime(5), "")
-        .await;
+    let job = take(&store, &header(&a, &b, 256, 256), "").await;
     assert!(matches!(job, Err(StoreError::Full { .. })), "{job:?}");
     assert_eq!(
         (store.disk_used().await, place.block_files().len()),
         (used, 2)
     );
-    assert_eq!(store.load_jobs().await, []);
+    assert_eq!(store.load_jobs(ME).await, []);
 }
 
 #[tokio::test]
@@ -173,9 +171,7 @@ async fn a_job_needs_its_operands() {
     let a = store.import_values(&json!([[1]]), None).await.unwrap();
     let mut b = a.clone();
     b.blocks[0].0[0] ^= 1;
-    let missing = store
-        .insert_job(&header(&a, &b, 65_536, 1), WallTime(5), "")
-        .await;
+    let missing = take(&store, &header(&a, &b, 65_536, 1), "").await;
     assert!(matches!(
         missing,
         Err(StoreError::Missing {
@@ -183,13 +179,8 @@ async fn a_job_needs_its_operands() {
             ..
         })
     ));
-    store
-        .insert_job(&header(&a, &a, 65_536, 1), WallTime(5), "")
-        .await
-        .unwrap();
-    let twice = store
-        .insert_job(&header(&a, &a, 65_536, 1), WallTime(5), "")
-        .await;
+    take(&store, &header(&a, &a, 65_536, 1), "").await.unwrap();
+    let twice = take(&store, &header(&a, &a, 65_536, 1), "").await;
     assert!(matches!(twice, Err(StoreError::Database(_))));
     assert_eq!(place.block_files().len(), 2);
 }

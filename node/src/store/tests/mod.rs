@@ -3,15 +3,18 @@
 mod crash;
 mod group;
 mod limits;
+mod replication;
 mod transfer;
 
 use std::path::PathBuf;
 
 use futures_util::StreamExt as _;
-use gemmesh_protocol::id::{DeviceId, JobId};
+use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId};
 use gemmesh_protocol::io::DoneTile;
 use gemmesh_protocol::job::{JobHeader, KernelClass};
+use gemmesh_protocol::matrix::Grid;
 use gemmesh_protocol::message::{DeviceRecord, Work};
+use gemmesh_protocol::replication::{Restored, StoredTile, Taken};
 use gemmesh_protocol::status::{DeviceKind, DeviceState, JobState, JobStatus, Mode};
 use gemmesh_protocol::tile::Tiling;
 use gemmesh_protocol::time::{Span, WallTime};
@@ -55,18 +58,24 @@ async fn a_job_is_loaded_as_it_was() {
     }
     drop(store);
     let store = place.open();
-    let expected = StoredJob {
-        header: header.clone(),
-        submitted: WallTime(5),
-        done: vec![done(3), done(0)],
+    let expected = Restored {
+        taken: taken(&header, "token"),
+        elapsed: Span(0),
+        epoch: FIRST,
+        sequence: 0,
+        backups: vec![],
         contributors: vec![record(3).unwrap(), record(0).unwrap()],
+        recorded: vec![],
+        held: vec![stored(&header, 3), stored(&header, 0)],
+        timeline: vec![],
+        ending: None,
         ended: None,
     };
-    assert_eq!(store.load_jobs().await, std::slice::from_ref(&expected));
+    assert_eq!(load(&store).await, std::slice::from_ref(&expected));
     let status = status(&header, JobState::Cancelled);
     store.end_job(&status).await.unwrap();
     let ended = Some(status);
-    assert_eq!(store.load_jobs().await, [StoredJob { ended, ..expected }]);
+    assert_eq!(load(&store).await, [Restored { ended, ..expected }]);
 }
 
 #[tokio::test]
@@ -151,15 +160,15 @@ async fn the_result_of_an_exact_job_has_the_bits_of_its_elements() {
         .await
         .unwrap();
     let mut header = header(&factor, &factor, 65_536, 1);
-    header.element.limbs = 3;
-    store.insert_job(&header, WallTime(5), "").await.unwrap();
+    (header.element.limbs, header.class) = (3, KernelClass::Exact);
+    take(&store, &header, "").await.unwrap();
     // -2^100 in three limbs.
     let bytes: Vec<u8> = [0, u64::MAX << 36, u64::MAX]
         .iter()
         .flat_map(|w| w.to_le_bytes())
         .collect();
     store
-        .write_tile(header.job, done(0), None, bytes.into())
+        .write_tile(header.job, done(0), None, None, bytes.into())
         .await
         .unwrap();
     let result = store.finish_job(header.job).await.unwrap();
@@ -219,10 +228,7 @@ impl Place {
             .await
             .unwrap();
         let header = header(&a, &b, 256, 512);
-        store
-            .insert_job(&header, WallTime(5), "token")
-            .await
-            .unwrap();
+        take(&store, &header, "token").await.unwrap();
         (store, header)
     }
 
@@ -277,8 +283,56 @@ fn tile_bytes(header: &JobHeader, tile: u64) -> Bytes {
 async fn write(store: &Store, header: &JobHeader, tile: u64) -> Result<(), StoreError> {
     let bytes = tile_bytes(header, tile);
     store
-        .write_tile(header.job, done(tile), record(tile), bytes)
+        .write_tile(header.job, done(tile), record(tile), None, bytes)
         .await
+        .map(|digest| assert_eq!(digest, Some(stored(header, tile).digest)))
+}
+
+const ME: DeviceId = DeviceId([1; 32]);
+const FIRST: Epoch = Epoch {
+    counter: 1,
+    device: ME,
+};
+
+fn taken(header: &JobHeader, token: &str) -> Taken {
+    Taken {
+        header: header.clone(),
+        submitted: WallTime(5),
+        token: BlockId::of(token.as_bytes()),
+    }
+}
+
+async fn take(store: &Store, header: &JobHeader, token: &str) -> Result<(), StoreError> {
+    store.insert_job(&taken(header, token), FIRST).await
+}
+
+/// All jobs; how long ago they were taken is not looked at.
+async fn load(store: &Store) -> Vec<Restored> {
+    let mut jobs = store.load_jobs(ME).await;
+    for job in &mut jobs {
+        job.elapsed = Span(0);
+    }
+    jobs
+}
+
+/// Tile `tile` of [`tile_bytes`] as it is recorded: its blocks are hashed one by one.
+fn stored(header: &JobHeader, tile: u64) -> StoredTile {
+    let bytes = tile_bytes(header, tile);
+    let rect = header.tiling.rect(tile);
+    let grid = Grid::new(header.tiling.rows, header.tiling.cols, header.element);
+    let mut hashes = Vec::new();
+    for part in grid.parts(rect) {
+        let mut block = Vec::new();
+        for row in part.dst_row..part.dst_row + part.rows {
+            let at = (u64::from(row) * rect.cols + u64::from(part.dst_col)) as usize * 8;
+            block.extend_from_slice(&bytes[at..at + part.cols as usize * 8]);
+        }
+        hashes.extend_from_slice(&BlockId::of(&block).0);
+    }
+    StoredTile {
+        done: done(tile),
+        digest: BlockId::of(&hashes),
+    }
 }
 
 /// Checks that a stored matrix is made of [`tile_bytes`].
@@ -348,6 +402,8 @@ fn status(header: &JobHeader, state: JobState) -> JobStatus {
         result: None,
         error: None,
         contributions: vec![],
+        backups: vec![],
+        timeline: vec![],
     }
 }
 

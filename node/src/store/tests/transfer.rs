@@ -16,7 +16,7 @@ async fn a_matrix_goes_from_store_to_store() {
         .unwrap();
     for _ in 0..2 {
         let received = receiver
-            .import_blocks(sender.export_blocks(sent.id()))
+            .import_blocks(sender.export_blocks(sent.id()), None)
             .await
             .unwrap();
         assert_eq!(received, sent);
@@ -32,7 +32,7 @@ async fn a_matrix_goes_from_store_to_store() {
         .map(|piece| Ok::<_, Infallible>(piece.to_vec().into()));
     let received = third
         .open()
-        .import_blocks(stream::iter(pieces.collect::<Vec<_>>()))
+        .import_blocks(stream::iter(pieces.collect::<Vec<_>>()), Some(sent.id()))
         .await;
     assert_eq!(received, Ok(sent));
 }
@@ -50,7 +50,7 @@ async fn a_stream_that_is_not_what_it_says_is_refused() {
     let check = async |bytes: Vec<u8>| {
         let pieces = [Ok::<_, Infallible>(Bytes::from(bytes))];
         let error = receiver
-            .import_blocks(stream::iter(pieces))
+            .import_blocks(stream::iter(pieces), None)
             .await
             .unwrap_err();
         assert!([413, 422].contains(&error.status), "{error:?}");
@@ -100,9 +100,15 @@ async fn a_stream_that_is_not_what_it_says_is_refused() {
         check([&head, &bytes[blocks..]].concat()).await;
     }
     let broken = stream::iter([Ok(Bytes::from(bytes[..20].to_vec())), Err("gone")]);
-    let error = receiver.import_blocks(broken).await.unwrap_err();
+    let error = receiver.import_blocks(broken, None).await.unwrap_err();
     assert!(error.message.contains("gone"));
     assert_eq!(receiver.disk_used().await, 0);
+    let other = Some(MatrixId([0; 32]));
+    let error = receiver
+        .import_blocks(sender.export_blocks(sent.id()), other)
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("another matrix"));
     let unknown: Vec<_> = receiver.export_blocks(sent.id()).collect().await;
     assert!(matches!(unknown[..], [Err(StoreError::Missing { .. })]));
 }

@@ -1,0 +1,182 @@
+//! What waits for the disk, made durable together: all bytes, one sync for each file, one
+//! transaction for all records.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::StoreError;
+use super::changes::Change;
+use super::lock;
+use super::tiles::{ResultFile, TileWrite};
+
+/// One thing to make durable.
+pub(crate) enum Write {
+    /// A tile.
+    Tile(TileWrite),
+    /// Something of a job.
+    Change(Change),
+}
+
+impl Write {
+    /// Bytes of bulk data.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Write::Tile(tile) => tile.bytes(),
+            Write::Change(_) => 0,
+        }
+    }
+}
+
+/// Makes a group durable and answers each. Changes come before tiles, in their order. A tile that
+/// is recorded already is left as it is, unless the new one replaces it.
+pub(crate) fn commit(connection: &mut Connection, group: Vec<Write>) {
+    let (mut tiles, mut changes) = (Vec::new(), Vec::new());
+    let mut twins = Vec::new();
+    for write in group {
+        match write {
+            Write::Change(change) => changes.push(change),
+            Write::Tile(tile) if tiles.iter().any(|other| tile.is_twin(other)) => {
+                twins.push(Write::Tile(tile));
+            }
+            Write::Tile(tile) => tiles.push(tile),
+        }
+    }
+    let tiles = written(forget_replaced(connection, tiles));
+    if !tiles.is_empty() {
+        let counters = &tiles[0].file.counters;
+        counters.groups.fetch_add(1, Ordering::Relaxed);
+    }
+    if !tiles.is_empty() || !changes.is_empty() {
+        record(connection, tiles, changes);
+    }
+    if !twins.is_empty() {
+        // What came first is durable or has failed by now.
+        commit(connection, twins);
+    }
+}
+
+/// Leaves the tiles that are to be written; the records of bytes that they replace are gone then,
+/// durably, so that a crash can not leave a record of bytes that are half overwritten.
+fn forget_replaced(connection: &mut Connection, tiles: Vec<TileWrite>) -> Vec<TileWrite> {
+    let (mut new, mut replacing) = (Vec::new(), Vec::new());
+    for tile in tiles {
+        match tile.durable() {
+            None => new.push(tile),
+            Some(there) if there == tile.digest || !tile.replaces => tile.answer(Ok(there)),
+            Some(_) => replacing.push(tile),
+        }
+    }
+    if replacing.is_empty() {
+        return new;
+    }
+    let mut forget = || -> Result<(), StoreError> {
+        let transaction = connection.transaction()?;
+        for tile in &replacing {
+            transaction.execute(
+                "DELETE FROM tiles WHERE job = ?1 AND tile = ?2",
+                params![&tile.file.job.0[..], tile.done.tile],
+            )?;
+        }
+        Ok(transaction.commit()?)
+    };
+    match forget() {
+        Ok(()) => {
+            for tile in &replacing {
+                lock(&tile.file.done).remove(&tile.done.tile);
+            }
+            new.append(&mut replacing);
+        }
+        Err(error) => {
+            for tile in replacing {
+                tile.answer(Err(again(&error)));
+            }
+        }
+    }
+    new
+}
+
+/// Writes the bytes of tiles and syncs their files; leaves those for which that went well.
+fn written(tiles: Vec<TileWrite>) -> Vec<TileWrite> {
+    let mut written: Vec<TileWrite> = Vec::new();
+    for tile in tiles {
+        match tile.write() {
+            Err(error) => tile.answer(Err(error)),
+            Ok(()) => written.push(tile),
+        }
+    }
+    let mut synced: Vec<(Arc<ResultFile>, Result<(), StoreError>)> = Vec::new();
+    for tile in &written {
+        if !synced.iter().any(|(file, _)| Arc::ptr_eq(file, &tile.file)) {
+            synced.push((tile.file.clone(), tile.sync()));
+        }
+    }
+    let mut durable = Vec::new();
+    for tile in written {
+        let of_file = |(file, _): &&(Arc<ResultFile>, _)| Arc::ptr_eq(file, &tile.file);
+        match synced.iter().find(of_file).map(|(_, result)| result) {
+            Some(Err(error)) => {
+                let error = again(error);
+                tile.answer(Err(error));
+            }
+            _ => durable.push(tile),
+        }
+    }
+    durable
+}
+
+/// Records all in one transaction. A change that fails leaves the others as they are.
+fn record(connection: &mut Connection, tiles: Vec<TileWrite>, changes: Vec<Change>) {
+    let mut applied = Vec::new();
+    let recorded =
+        connection
+            .transaction()
+            .map_err(StoreError::from)
+            .and_then(|mut transaction| {
+                for mut change in changes {
+                    match apply(&mut transaction, &mut change) {
+                        Ok(()) => applied.push(change),
+                        Err(error) => change.fail(error),
+                    }
+                }
+                for tile in &tiles {
+                    tile.record(&transaction)?;
+                }
+                Ok(transaction.commit()?)
+            });
+    match recorded {
+        Ok(()) => {
+            applied.into_iter().for_each(Change::succeed);
+            tiles.into_iter().for_each(TileWrite::succeed);
+        }
+        Err(error) => {
+            for change in applied {
+                change.fail(again(&error));
+            }
+            for tile in tiles {
+                tile.answer(Err(again(&error)));
+            }
+        }
+    }
+}
+
+fn apply(transaction: &mut Transaction<'_>, change: &mut Change) -> Result<(), StoreError> {
+    // Dropped without commit, it takes back what was done.
+    let savepoint = transaction.savepoint()?;
+    change.apply(&savepoint)?;
+    Ok(savepoint.commit()?)
+}
+
+/// The same failure for one more caller.
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::DiskFull => StoreError::DiskFull,
+        StoreError::Io { doing, error } => StoreError::Io {
+            doing: doing.clone(),
+            error: std::io::Error::new(error.kind(), error.to_string()),
+        },
+        StoreError::Database(why) => StoreError::Database(why.clone()),
+        error => StoreError::Database(error.to_string()),
+    }
+}

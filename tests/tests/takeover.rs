@@ -1,0 +1,233 @@
+//! Real nodes that die in the middle of a job: it ends all the same, with the right result.
+#![cfg(target_os = "linux")]
+
+use std::io::Cursor;
+
+use gemmesh_tests::matrices::{Matrix, Random};
+use gemmesh_tests::node::{Api, FIND_LIMIT, JOB_LIMIT, Node, Options, await_mesh, fresh_mesh};
+use gemmesh_tests::wait::until;
+use npyz::WriterBuilder as _;
+use num_bigint::BigInt;
+use serde_json::{Value, json};
+
+/// Rows and columns of the integer operands; 62-bit entries are slow enough for something to happen
+/// meanwhile.
+const EDGE: usize = 2_300;
+
+#[test]
+fn a_job_outlives_its_coordinator() {
+    let mut nodes = mesh_of_four();
+    let (a, b) = (Integers::random(1), Integers::random(2));
+    let job = nodes[0].api.submit(&json!({
+        "a": nodes[0].api.matrix(&a.npy()), "b": nodes[0].api.matrix(&b.npy()),
+    }));
+    let before = await_safe(&nodes[0].api, &job);
+    assert!(number(&before, "tiles_total") >= 30, "{before:#}");
+    assert_eq!(number(&before, "epoch"), 1, "{before:#}");
+    nodes[0].kill();
+
+    let mut results = Vec::new();
+    for node in &nodes[1..] {
+        let status = node.api.done(&job);
+        assert_eq!(number(&status, "epoch"), 2, "{status:#}");
+        assert_eq!(number(&status, "tiles_recomputed"), 0, "{status:#}");
+        assert_keeps(&status, &before);
+        let total = number(&status, "tiles_total");
+        assert_eq!(number(&status, "tiles_done"), total, "{status:#}");
+        let devices: Vec<_> = nodes[1..].iter().map(Node::device).collect();
+        let heir = status["coordinator"].as_str().expect("an id").to_owned();
+        assert!(devices.contains(&heir), "{status:#}");
+        let moments = status["timeline"].as_array().expect("a list");
+        let took_over = moments.iter().find(|moment| moment["event"] == "took_over");
+        let took_over = took_over.unwrap_or_else(|| panic!("nobody took over: {status:#}"));
+        assert_eq!(took_over["device"], heir.as_str(), "{status:#}");
+        results.push(node.api.result(&job, "csv"));
+    }
+    assert_is_product(&results[0], &a, &b);
+    assert!(results.iter().all(|result| *result == results[0]));
+}
+
+#[test]
+fn a_job_outlives_a_power_cut_of_the_whole_mesh() {
+    let mesh = fresh_mesh();
+    let dirs = [(); 4].map(|()| tempfile::tempdir().expect("a temporary directory"));
+    let start = || -> Vec<Node> {
+        let named = ["north", "east", "south", "west"].into_iter().zip(&dirs);
+        let nodes = named
+            .map(|(name, dir)| Options::loopback(name, &mesh).data_dir(dir.path()).start())
+            .collect::<Vec<_>>();
+        await_mesh(&nodes.iter().collect::<Vec<_>>(), 0);
+        nodes
+    };
+    let mut nodes = start();
+    let (a, b) = (Integers::random(3), Integers::random(4));
+    let job = nodes[0].api.submit(&json!({
+        "a": nodes[0].api.matrix(&a.npy()), "b": nodes[0].api.matrix(&b.npy()),
+    }));
+    await_safe(&nodes[0].api, &job);
+    nodes.iter_mut().for_each(Node::kill);
+    drop(nodes);
+
+    let nodes = start();
+    for node in &nodes {
+        // A node without a part in the job has to hear of it first.
+        until("the node to know the job", FIND_LIMIT, || {
+            let reply = node.api.try_get(&format!("/api/jobs/{job}"))?;
+            (reply.status == 200).then_some(()).ok_or(reply.text())
+        });
+        let status = node.api.done(&job);
+        assert!(number(&status, "epoch") >= 2, "{status:#}");
+    }
+    assert_is_product(&nodes[3].api.result(&job, "csv"), &a, &b);
+}
+
+#[test]
+fn a_result_outlives_the_node_that_coordinated_its_job() {
+    let mut nodes = mesh_of_four();
+    let (a, b) = (Matrix::random(700, 600, 5), Matrix::random(600, 800, 6));
+    let api = &nodes[0].api;
+    let job = api.multiply(&api.matrix(&a.npy()), &api.matrix(&b.npy()));
+    api.done(&job);
+    let result = api.result(&job, "npy");
+    Matrix::from_npy(&result).assert_is_product(&a, &b);
+    until("a backup to have the result", JOB_LIMIT, || {
+        let status = api.job(&job);
+        let copies = number(&status, "safe_copies");
+        (copies >= 1).then_some(()).ok_or(status.to_string())
+    });
+    nodes[0].kill();
+    for node in &nodes[1..] {
+        let other = until("the result from another node", FIND_LIMIT, || {
+            let path = format!("/api/jobs/{job}/result?format=npy");
+            let reply = node.api.try_get(&path)?;
+            (reply.status == 200)
+                .then(|| reply.body.clone())
+                .ok_or_else(|| reply.text())
+        });
+        assert!(other == result, "{} has other bytes", node.name);
+    }
+}
+
+#[test]
+fn a_reproducible_product_has_the_same_bits_when_its_coordinator_dies() {
+    let mut nodes = mesh_of_four();
+    let (a, b) = (
+        Matrix::random(3_800, 3_600, 7),
+        Matrix::random(3_600, 3_700, 8),
+    );
+    let api = &nodes[0].api;
+    let request = json!({
+        "a": api.matrix(&a.npy()), "b": api.matrix(&b.npy()), "reproducible": true,
+    });
+    let undisturbed = api.submit(&request);
+    api.done(&undisturbed);
+    let wanted = api.result(&undisturbed, "npy");
+    Matrix::from_npy(&wanted).assert_is_product(&a, &b);
+
+    let disturbed = api.submit(&request);
+    await_safe(api, &disturbed);
+    nodes[0].kill();
+    for node in &nodes[1..] {
+        let status = node.api.done(&disturbed);
+        assert_eq!(number(&status, "epoch"), 2, "{status:#}");
+        let result = node.api.result(&disturbed, "npy");
+        assert!(result == wanted, "{} has other bits", node.name);
+    }
+}
+
+fn mesh_of_four() -> [Node; 4] {
+    let mesh = fresh_mesh();
+    let nodes = ["north", "east", "south", "west"].map(|n| Options::loopback(n, &mesh).start());
+    await_mesh(&nodes.each_ref(), 0);
+    nodes
+}
+
+/// Waits until another node could continue the job and would find 30 % of its tiles.
+#[track_caller]
+fn await_safe(api: &Api, job: &str) -> Value {
+    until("three tenths of the tiles to be safe", JOB_LIMIT, || {
+        let status = api.job(job);
+        assert_ne!(
+            status["state"], "done",
+            "the job is long enough: {status:#}"
+        );
+        let (safe, total) = (
+            number(&status, "tiles_safe"),
+            number(&status, "tiles_total"),
+        );
+        if 10 * safe >= 3 * total && number(&status, "safe_copies") >= 1 {
+            Ok(status)
+        } else {
+            Err(status.to_string())
+        }
+    })
+}
+
+/// Checks that who had computed a tile that was safe still counts as the one who did: no other has
+/// computed it again.
+#[track_caller]
+fn assert_keeps(status: &Value, before: &Value) {
+    let unsafe_ones = number(before, "tiles_done") - number(before, "tiles_safe");
+    let parts = |status: &Value| status["contributions"].as_array().expect("a list").clone();
+    let after = parts(status);
+    for part in parts(before) {
+        let same = after.iter().find(|other| other["device"] == part["device"]);
+        let tiles = same.map_or(0, |same| number(same, "tiles"));
+        assert!(
+            tiles + unsafe_ones >= number(&part, "tiles"),
+            "tiles of {} were computed again: {before:#} {status:#}",
+            part["name"]
+        );
+    }
+}
+
+#[track_caller]
+fn number(status: &Value, field: &str) -> u64 {
+    let number = status[field].as_u64();
+    number.unwrap_or_else(|| panic!("{field} is no number: {status:#}"))
+}
+
+/// A square matrix of 62-bit integers with signs.
+struct Integers(Vec<i64>);
+
+impl Integers {
+    fn random(seed: u64) -> Self {
+        let mut random = Random(seed);
+        Self(
+            (0..EDGE * EDGE)
+                .map(|_| random.bits() as i64 >> 2)
+                .collect(),
+        )
+    }
+
+    fn npy(&self) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        let mut writer = npyz::WriteOptions::new()
+            .default_dtype()
+            .shape(&[EDGE as u64; 2])
+            .writer(&mut bytes)
+            .begin_nd()
+            .expect("memory takes any bytes");
+        writer.extend(&self.0).expect("memory takes any bytes");
+        writer.finish().expect("memory takes any bytes");
+        bytes.into_inner()
+    }
+}
+
+/// Checks the shape, and exactly the elements of a grid finer than the tiles.
+#[track_caller]
+fn assert_is_product(csv: &[u8], a: &Integers, b: &Integers) {
+    let text = str::from_utf8(csv).expect("CSV is text");
+    let rows: Vec<&str> = text.lines().collect();
+    assert_eq!(rows.len(), EDGE);
+    for i in (0..EDGE).step_by(23) {
+        let cells: Vec<&str> = rows[i].split(',').collect();
+        assert_eq!(cells.len(), EDGE, "row {i}");
+        for j in (i % 29..EDGE).step_by(29) {
+            let products =
+                (0..EDGE).map(|k| i128::from(a.0[i * EDGE + k]) * i128::from(b.0[k * EDGE + j]));
+            let wanted: BigInt = products.map(BigInt::from).sum();
+            assert_eq!(cells[j], wanted.to_string(), "element ({i}, {j})");
+        }
+    }
+}
