@@ -54,7 +54,7 @@ impl Forgotten {
     }
 
     pub fn contains(&self, job: JobId) -> bool {
-        self.jobs.contains(&job)
+        !cfg!(gemmesh_bug = "forgets-what-expired") && self.jobs.contains(&job)
     }
 }
 
@@ -292,7 +292,7 @@ impl<P: Clone> Engine<P> {
     /// returned.
     fn gives_way(&mut self, from: DeviceId, job: JobId, epoch: Epoch, now: Instant) -> bool {
         if let Some(own) = self.jobs.get(&job).map(Scheduler::epoch) {
-            if epoch <= own {
+            if epoch <= own || cfg!(gemmesh_bug = "never-steps-down") {
                 if epoch < own {
                     let vote = Vote::Lives { epoch: own };
                     self.send(from, Message::Vote { job, vote }, None);
@@ -440,6 +440,7 @@ impl<P: Clone> Engine<P> {
         {
             // Copying goes on after the end.
             own.safe_copies = status.safe_copies;
+            own.tiles_safe = own.tiles_safe.max(status.tiles_safe);
             own.bytes_replicated = status.bytes_replicated;
             self.outputs
                 .push_back(Output::JobChanged { job: status.job });
@@ -671,6 +672,10 @@ impl<P: Clone> Engine<P> {
             if let Some(status) = self.ended.get_mut(&job).filter(|_| changed) {
                 status.safe_copies = copies;
                 status.bytes_replicated = bytes;
+                if copies > 0 && status.state == JobState::Done {
+                    // Who has the result has all of it.
+                    status.tiles_safe = status.tiles_total;
+                }
                 self.outputs.push_back(Output::JobChanged { job });
             }
             if settled {

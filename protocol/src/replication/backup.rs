@@ -380,7 +380,8 @@ impl<P> Backup<P> {
 
     /// Listens to this epoch from now on, if it is higher.
     fn follow(&mut self, epoch: Epoch) {
-        if epoch > self.epoch {
+        let past = cfg!(gemmesh_bug = "listens-to-the-past") && epoch != self.epoch;
+        if epoch > self.epoch || past {
             self.epoch = epoch;
             self.received = 0;
             self.sequence = 0;
@@ -464,7 +465,10 @@ impl<P> Backup<P> {
         let message = Message::Appended {
             job: self.taken.header.job,
             epoch: self.epoch,
-            sequence: self.sequence,
+            sequence: match cfg!(gemmesh_bug = "acknowledges-before-the-disk") {
+                true => self.received,
+                false => self.sequence,
+            },
             inputs: self.inputs(),
             ended: self.over,
         };
@@ -906,12 +910,17 @@ impl<P> Backup<P> {
 
     /// Whether the job needs a coordinator: it goes on, or its result is lost.
     fn may_stand(&self) -> bool {
-        !self.over && (self.ending.is_none() || self.lost)
+        !cfg!(gemmesh_bug = "waits-for-the-dead")
+            && !self.over
+            && (self.ending.is_none() || self.lost)
     }
 
     /// Whether messages of this epoch count here: none higher was seen, nor is one on its way to
     /// the disk.
     pub fn listens_to(&self, epoch: Epoch) -> bool {
+        if cfg!(gemmesh_bug = "listens-to-the-past") {
+            return true;
+        }
         epoch >= self.epoch && self.election.claims().is_none_or(|mine| epoch > mine)
     }
 

@@ -213,7 +213,8 @@ impl Log {
     /// Whether every backup that lives has what an ended job left, and there is one.
     pub fn is_settled(&self) -> bool {
         let mut live = self.followers.values().filter(|f| f.linked).peekable();
-        self.ended && (self.max == 0 || (live.peek().is_some() && live.all(|f| f.ended)))
+        let one = cfg!(gemmesh_bug = "keeps-results-to-itself");
+        self.ended && (one || self.max == 0 || (live.peek().is_some() && live.all(|f| f.ended)))
     }
 
     /// Whether there is anybody to tell.
@@ -317,7 +318,8 @@ impl Log {
         };
         // Who declined has let go of what it had.
         let gone = holder == self.me || self.declined.contains(&holder);
-        if gone || copies.digest != digest || !copies.holders.insert(holder) {
+        let other = copies.digest != digest && !cfg!(gemmesh_bug = "counts-other-bytes-as-copies");
+        if gone || other || !copies.holders.insert(holder) {
             return;
         }
         self.bytes = self.bytes.saturating_add(copies.bytes);

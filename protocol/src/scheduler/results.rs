@@ -70,6 +70,17 @@ impl<P> Scheduler<P> {
             .get(&id)
             .is_some_and(|lease| lease.device != from);
         match self.tiles[tile as usize] {
+            Tile::Done if cfg!(gemmesh_bug = "accepts-a-done-tile") => {
+                let (device, source) = (from, None);
+                let lease = id;
+                let computed = Computed {
+                    lease,
+                    device,
+                    work,
+                    source,
+                };
+                self.take_in(tile, computed, payload, payload_bytes, now);
+            }
             Tile::Pending | Tile::Elsewhere | Tile::Leased if !ours => {
                 let computed = Computed {
                     lease: id,
@@ -84,6 +95,9 @@ impl<P> Scheduler<P> {
                 let by = self.stored.get(&tile).map(|stored| stored.done.device);
                 let accepted = matches!(state, Tile::Persisting | Tile::Done);
                 self.recomputed += u64::from(accepted && by != Some(from));
+                if cfg!(gemmesh_bug = "blames-who-is-late") {
+                    self.effects.push_back(Effect::Quarantined(from, tile));
+                }
                 self.verdict(from, id, tile, true, false);
             }
         }
@@ -104,7 +118,7 @@ impl<P> Scheduler<P> {
             return;
         }
         self.unassign(tile);
-        if computed.device == self.me {
+        if computed.device == self.me || cfg!(gemmesh_bug = "believes-workers") {
             self.persist(tile, computed, None, payload);
         } else {
             self.tiles[tile as usize] = Tile::Verifying;
