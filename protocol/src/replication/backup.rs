@@ -18,10 +18,11 @@ use crate::timer::earliest;
 const FETCHES_MAX: usize = 2;
 /// What could not be had is asked for again after so long.
 const RETRY: Span = Span::from_secs(1);
-/// Operands smaller than this are copied at once; of others each of so many bytes a second waits:
-/// who is done sooner was not worth copying.
+/// Operands smaller than this are copied at once. Larger ones wait as long as copying them takes at
+/// about this pace, reading, hashing and syncing included: a job that is done sooner costs nothing,
+/// and none waits longer for its copies than twice the time that they need.
 const SMALL: u64 = 8 << 20;
-const BYTES_PER_SECOND: u64 = 200 << 20;
+const BYTES_PER_SECOND: u64 = 100 << 20;
 /// Who did not give a tile so many times has not got it.
 const DOUBTS_MAX: u32 = 5;
 /// Operands that nobody has, after so many attempts, are lost.

@@ -32,9 +32,7 @@ impl Invariant for SafeIsSafe {
             };
             // A coordinator of the past does not know better.
             let highest = rows().map(|row| row.epoch).max();
-            // Where it has ended already, tiles are let go of; its coordinator hears so soon.
-            let over = rows().any(|row| row.ended.is_some());
-            if status.state.has_ended() || over || highest != Some(own.epoch) {
+            if status.state.has_ended() || highest != Some(own.epoch) {
                 continue;
             }
             let others: Vec<_> = sim
@@ -48,6 +46,8 @@ impl Invariant for SafeIsSafe {
                     let theirs = row.held.get(tile);
                     theirs.is_some_and(|theirs| theirs.stored.digest == held.stored.digest)
                         || row.removed.contains(tile)
+                        // Where the job has ended its tiles are let go of; word of it is under way.
+                        || row.ended.is_some()
                 };
                 of().any(holds) && of().any(|row| row.recorded.contains_key(tile))
             });
