@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build wasm windows demo run check test bench bench-kernel bench-browser miri sim sim-bugs verify fix clean help
+.PHONY: build wasm windows demo run check test bench bench-kernel bench-browser miri sim sim-bugs chaos verify fix clean help
 
 # Tools that scripts/bootstrap.sh had to build come first, then the person's own.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -72,6 +72,10 @@ sim: ## meshes under faults, one a seed, on all cores (make sim SEEDS=1000000 FR
 sim-bugs: ## deliberate bugs, each of which the simulator must find
 	@scripts/bootstrap.sh rust cc
 	@scripts/sim-bugs.sh
+
+chaos: build ## five real nodes under 100 real faults in network namespaces; needs root (make chaos SEED=7 FAULTS=100)
+	@scripts/bootstrap.sh netns
+	@target/release/chaos $(if $(SEED),--seed $(SEED)) --faults $(or $(FAULTS),100) $(ARGS)
 
 verify: wasm ## read-only checks: format, lints, docs, no_std, licences, advisories
 	@scripts/verify.sh

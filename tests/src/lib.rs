@@ -4,6 +4,9 @@
 //! it waited for when that does not happen in time.
 
 pub mod browser;
+#[cfg(target_os = "linux")]
+pub mod chaos;
+pub mod integers;
 pub mod matrices;
 #[cfg(target_os = "linux")]
 pub mod netns;

@@ -74,21 +74,29 @@ impl Matrix {
         self.data[i * self.cols + j] = value;
     }
 
-    /// Checks that this is `a`·`b`: sampled rows element by element, and the whole by
-    /// Freivalds' test with a real random vector (x_j in ±[0.5, 1.5]): |C·x − A·(B·x)| of each row
-    /// must be within 4·(inner + cols)·2⁻⁵³·|A|·(|B|·|x|), far above what rounding can do and far
-    /// below any wrong element. Cost: three products with a vector and eight rows.
+    /// Checks that this is `a`·`b`; see [`Matrix::product_fault`].
     ///
     /// # Panics
     /// When it is not.
     #[track_caller]
     pub fn assert_is_product(&self, a: &Matrix, b: &Matrix) {
+        if let Some(fault) = self.product_fault(a, b) {
+            panic!("{fault}");
+        }
+    }
+
+    /// Why this is not `a`·`b`, if it is not: sampled rows element by element, and the whole by
+    /// Freivalds' test with a real random vector (x_j in ±[0.5, 1.5]): |C·x − A·(B·x)| of each row
+    /// must be within 4·(inner + cols)·2⁻⁵³·|A|·(|B|·|x|), far above what rounding can do and far
+    /// below any wrong element. Cost: three products with a vector and eight rows.
+    ///
+    /// # Panics
+    /// When the factors do not fit.
+    pub fn product_fault(&self, a: &Matrix, b: &Matrix) -> Option<String> {
         assert_eq!(a.cols, b.rows, "the factors fit");
-        assert_eq!(
-            (self.rows, self.cols),
-            (a.rows, b.cols),
-            "the shape of the product"
-        );
+        if (self.rows, self.cols) != (a.rows, b.cols) {
+            return Some(format!("it is {} × {}", self.rows, self.cols));
+        }
         let mut random = Random(0x5eed ^ (self.data.len() as u64));
         let bound = 4.0 * (a.cols + b.cols) as f64 * f64::EPSILON / 2.0;
 
@@ -101,25 +109,49 @@ impl Matrix {
         let (cx, _) = self.times_vector(&x);
         for i in 0..self.rows {
             let difference = (cx[i] - abx[i]).abs();
-            // Written so that a NaN fails.
-            assert!(
-                difference <= bound * scale[i],
-                "row {i} of the product is wrong: off by {difference:e}"
-            );
+            // A NaN is not within anything.
+            let within = difference <= bound * scale[i];
+            if !within {
+                return Some(format!(
+                    "row {i} of the product is wrong: off by {difference:e}"
+                ));
+            }
         }
 
-        let samples = self.rows.min(8);
-        for sample in 0..samples {
-            let i = sample * (self.rows - 1) / samples.max(2).saturating_sub(1).max(1);
+        for i in self.sampled_rows() {
             let (row, row_scale) = a.row_times(i, b);
             for j in 0..self.cols {
                 let (got, wanted) = (self.at(i, j), row[j]);
-                assert!(
-                    (got - wanted).abs() <= bound * row_scale[j],
-                    "element ({i}, {j}) is {got}, not {wanted}"
-                );
+                let within = (got - wanted).abs() <= bound * row_scale[j];
+                if !within {
+                    return Some(format!("element ({i}, {j}) is {got}, not {wanted}"));
+                }
             }
         }
+        None
+    }
+
+    /// Why sampled rows have not the very bits of `a`·`b` when each element is one chain over ascending
+    /// k with two roundings for each product, if so.
+    pub fn separate_fault(&self, a: &Matrix, b: &Matrix) -> Option<String> {
+        for i in self.sampled_rows() {
+            let (row, _) = a.row_times(i, b);
+            for (j, wanted) in row.iter().enumerate() {
+                let got = self.at(i, j);
+                if got.to_bits() != wanted.to_bits() {
+                    return Some(format!(
+                        "element ({i}, {j}) is {got}, not bit for bit {wanted}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    fn sampled_rows(&self) -> impl Iterator<Item = usize> {
+        let (rows, samples) = (self.rows, self.rows.min(8));
+        (0..samples)
+            .map(move |sample| sample * (rows - 1) / samples.max(2).saturating_sub(1).max(1))
     }
 
     /// M·x, and |M|·|x|.

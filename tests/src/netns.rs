@@ -1,10 +1,13 @@
 //! A network in network namespaces: hosts with addresses of their own on one bridge. Needs root and the
 //! programs `ip` and `nft`. Nothing outside these namespaces is touched.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -74,10 +77,57 @@ impl Lan {
         namespace.ip(&["link", "set", "eth0", "up"]);
         Host {
             address,
+            port: self.hosts,
             namespace: Arc::new(namespace),
             _switch: self.switch.clone(),
         }
     }
+
+    /// What is wrong with the bridge from now on, instead of what was before. Everything on it is meant,
+    /// multicast too; a host always reaches itself.
+    pub fn set_trouble(&self, trouble: &Trouble) {
+        // One transaction: there is no moment without rules.
+        let mut rules = String::from(
+            "table bridge gemmesh\ndelete table bridge gemmesh\ntable bridge gemmesh {\n\
+             chain forward {\ntype filter hook forward priority 0; policy accept;\n",
+        );
+        for (from, to) in &trouble.cut {
+            let _ = writeln!(
+                rules,
+                "iifname \"port{from}\" oifname \"port{to}\" counter drop"
+            );
+        }
+        for (host, percent) in &trouble.loss {
+            for way in ["iifname", "oifname"] {
+                let _ = writeln!(
+                    rules,
+                    "{way} \"port{host}\" numgen random mod 100 < {percent} counter drop"
+                );
+            }
+        }
+        rules.push_str("}\n}\n");
+        self.switch.run(|| {
+            let mut command = Command::new("nft");
+            command.args(["-f", "-"]).stdin(Stdio::piped());
+            let mut child = command
+                .spawn()
+                .unwrap_or_else(|error| panic!("nft: {error}; see `make test`"));
+            let mut stdin = child.stdin.take().expect("a pipe");
+            stdin.write_all(rules.as_bytes()).expect("nft reads");
+            drop(stdin);
+            let status = child.wait().expect("a child of ours");
+            assert!(status.success(), "nft refuses {rules}");
+        });
+    }
+}
+
+/// What is wrong with the bridge of a [`Lan`]. Hosts are named by [`Host::port`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// From which host to which no packet passes.
+    pub cut: BTreeSet<(u8, u8)>,
+    /// Of which host how many packets of a hundred are lost at random, each way.
+    pub loss: BTreeMap<u8, u8>,
 }
 
 /// A host of a [`Lan`].
@@ -85,6 +135,8 @@ impl Lan {
 pub struct Host {
     /// Its address on the bridge.
     pub address: Ipv4Addr,
+    /// Its place on the bridge, from 1.
+    pub port: u8,
     namespace: Arc<Namespace>,
     _switch: Arc<Namespace>,
 }
@@ -93,21 +145,13 @@ impl Host {
     /// Runs `work` on this host: its sockets, and the processes that it starts, are in the host's
     /// network.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let name = &self.namespace.name;
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                let file = File::open(PathBuf::from(DIRECTORY).join(name)).expect("the namespace");
-                move_into_link_name_space(
-                    std::os::fd::AsFd::as_fd(&file),
-                    Some(LinkNameSpaceType::Network),
-                )
-                .expect("root may enter it");
-                work()
-            });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        self.namespace.run(work)
+    }
+
+    /// Takes its network interface down, as when Wi-Fi is switched off, or up again.
+    pub fn set_link(&self, up: bool) {
+        let state = if up { "up" } else { "down" };
+        self.namespace.ip(&["link", "set", "eth0", state]);
     }
 
     /// Drops mDNS (UDP port 5353) in both directions and counts what it dropped.
@@ -160,6 +204,24 @@ impl Namespace {
         let name = format!("{PREFIX}{}-{number}-{role}", std::process::id());
         output(Command::new("ip").args(["netns", "add", &name]));
         Self { name }
+    }
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let name = &self.name;
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let file = File::open(PathBuf::from(DIRECTORY).join(name)).expect("the namespace");
+                move_into_link_name_space(
+                    std::os::fd::AsFd::as_fd(&file),
+                    Some(LinkNameSpaceType::Network),
+                )
+                .expect("root may enter it");
+                work()
+            });
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     fn ip(&self, args: &[&str]) {

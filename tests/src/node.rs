@@ -1,6 +1,6 @@
 //! A node as a process, and its HTTP interface.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,6 +22,9 @@ pub const FIND_LIMIT: Duration = Duration::from_secs(30);
 /// A job of these tests ends within this.
 pub const JOB_LIMIT: Duration = Duration::from_secs(120);
 
+/// An answer comes within this.
+const REQUEST_LIMIT: Duration = Duration::from_secs(150);
+
 /// A mesh name that no other test uses.
 pub fn fresh_mesh() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -38,6 +41,7 @@ pub struct Options {
     port: u16,
     args: Vec<String>,
     data: Option<PathBuf>,
+    log: Option<PathBuf>,
     #[cfg(target_os = "linux")]
     host: Option<Host>,
 }
@@ -52,6 +56,7 @@ impl Options {
             port: 0,
             args: vec!["--threads=1".to_owned()],
             data: None,
+            log: None,
             #[cfg(target_os = "linux")]
             host: None,
         }
@@ -89,12 +94,41 @@ impl Options {
         self
     }
 
+    /// A file that its log is added to, and that outlives the node; it is not printed when a test fails.
+    #[must_use]
+    pub fn log_to(mut self, log: &Path) -> Self {
+        self.log = Some(log.to_owned());
+        self
+    }
+
     /// Starts the node and waits until it is ready.
     ///
     /// # Panics
     /// When it is not ready in time; its log is printed.
     pub fn start(self) -> Node {
-        Node::start(self)
+        let port = self.port;
+        let mut node = Node::spawn(self);
+        node.api.address = until("the node to listen", START_LIMIT, || node.published());
+        #[cfg(target_os = "linux")]
+        if let Some(host) = &node.api.host {
+            node.api.address = format!("{}:{port}", host.address);
+        }
+        node.await_ready();
+        node
+    }
+
+    /// Starts the node, which is on a host of a test network and has a port of its own, and does not wait
+    /// for it.
+    ///
+    /// # Panics
+    /// When the program can not be started.
+    #[cfg(target_os = "linux")]
+    pub fn spawn(self) -> Node {
+        let port = self.port;
+        let mut node = Node::spawn(self);
+        let host = node.api.host.as_ref().expect("a host of a test network");
+        node.api.address = format!("{}:{port}", host.address);
+        node
     }
 }
 
@@ -108,15 +142,20 @@ pub struct Node {
     child: Child,
     data: PathBuf,
     log: PathBuf,
+    // Nobody else keeps the log.
+    log_is_own: bool,
     // Removed after the process has ended.
     _own: Vec<TempDir>,
 }
 
 impl Node {
-    fn start(options: Options) -> Self {
+    fn spawn(options: Options) -> Self {
         let own = TempDir::with_prefix("gemmesh-test-").expect("a temporary directory");
         let data = options.data.unwrap_or_else(|| own.path().join("data"));
+        let log_is_own = options.log.is_none();
         let log = own.path().join(format!("{}.log", options.name));
+        let log = options.log.unwrap_or(log);
+        let log_file = OpenOptions::new().create(true).append(true).open(&log);
         let mut command = Command::new(crate::bin());
         command
             .arg("serve")
@@ -128,7 +167,7 @@ impl Node {
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(File::create(own.path().join("stdout")).expect("a file for its output"))
-            .stderr(File::create(&log).expect("a file for its log"));
+            .stderr(log_file.expect("a file for its log"));
         for (name, _) in std::env::vars_os() {
             // What the person has set for their own node is not for this one.
             if name.to_string_lossy().starts_with("GEMMESH_") {
@@ -149,30 +188,34 @@ impl Node {
         #[cfg(target_os = "linux")]
         let api = Api {
             address: String::new(),
+            limit: REQUEST_LIMIT,
             host: options.host,
         };
         #[cfg(not(target_os = "linux"))]
         let api = Api {
             address: String::new(),
+            limit: REQUEST_LIMIT,
         };
-        let mut node = Self {
+        Self {
             name: options.name,
             api,
             child,
             data,
             log,
+            log_is_own,
             _own: vec![own],
-        };
-        node.api.address = until("the node to listen", START_LIMIT, || node.published());
-        #[cfg(target_os = "linux")]
-        if let Some(host) = &node.api.host {
-            node.api.address = format!("{}:{}", host.address, options.port);
         }
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// When it is not in time.
+    pub fn await_ready(&self) {
         until("the node to be ready", START_LIMIT, || {
-            let reply = node.api.try_get("/readyz")?;
+            let reply = self.api.try_get("/readyz")?;
             (reply.status == 200).then_some(()).ok_or(reply.text())
         });
-        node
     }
 
     /// What the node wrote about itself into its data directory.
@@ -265,7 +308,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
+        if thread::panicking() && self.log_is_own {
             eprintln!("--- log of node {} ---\n{}---", self.name, self.log());
         }
     }
@@ -311,15 +354,35 @@ impl Reply {
 pub struct Api {
     /// `HOST:PORT`.
     pub address: String,
+    limit: Duration,
     #[cfg(target_os = "linux")]
     host: Option<Host>,
 }
 
 impl Api {
+    /// The same, for one who waits no longer than this for an answer.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self {
+            limit,
+            ..self.clone()
+        }
+    }
+
+    /// Where a node on a host of a test network answers, from that host.
+    #[cfg(target_os = "linux")]
+    pub fn on(host: &Host, port: u16) -> Self {
+        Self {
+            host: Some(host.clone()),
+            ..Self::at(&format!("{}:{port}", host.address))
+        }
+    }
+
     /// The interface at an address reached from this process.
     pub fn at(address: &str) -> Self {
         Self {
             address: address.to_owned(),
+            limit: REQUEST_LIMIT,
             #[cfg(target_os = "linux")]
             host: None,
         }
@@ -338,7 +401,7 @@ impl Api {
     ) -> Result<Reply, String> {
         let send = || {
             let client = reqwest::blocking::Client::builder()
-                .timeout(Duration::from_secs(150))
+                .timeout(self.limit)
                 .no_proxy()
                 .build()
                 .map_err(|error| format!("{error:?}"))?;

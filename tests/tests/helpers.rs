@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use gemmesh_tests::browser::Browser;
-use gemmesh_tests::netns::{self, Lan};
+use gemmesh_tests::netns::{self, Host, Lan, Trouble};
+use gemmesh_tests::wait::until;
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -39,6 +40,65 @@ fn hosts_reach_each_other_and_mdns_can_be_cut_alone() {
     a.allow_mdns();
     send(5353);
     assert!(arrives(&receivers[0]), "mDNS passes again");
+}
+
+#[test]
+fn a_bridge_can_cut_lose_and_be_mended() {
+    if !netns::available() {
+        return;
+    }
+    let mut lan = Lan::new();
+    let (a, b) = (lan.host("a"), lan.host("b"));
+    let sockets: Vec<_> = [&a, &b]
+        .iter()
+        .map(|host| host.run(|| receiver(5354)))
+        .collect();
+    let send = |from: usize, to: &Host, what: u8| {
+        sockets[from]
+            .send_to(&[what], (to.address, 5354))
+            .expect("a socket that is not blocked");
+    };
+    // Once more in the end, by a path that is whole: what has not arrived before that never will.
+    let next = |at: usize| {
+        let mut what = [0];
+        sockets[at].recv(&mut what).expect("a packet");
+        what[0]
+    };
+    send(0, &b, 1);
+    assert_eq!(next(1), 1, "a whole path");
+
+    let mut trouble = Trouble::default();
+    trouble.cut.insert((a.port, b.port));
+    lan.set_trouble(&trouble);
+    send(0, &b, 2);
+    send(1, &a, 3);
+    assert_eq!(next(0), 3, "the other way is whole");
+    lan.set_trouble(&Trouble::default());
+    send(0, &b, 4);
+    assert_eq!(next(1), 4, "the one before was dropped");
+
+    let mut trouble = Trouble::default();
+    trouble.loss.insert(b.port, 30);
+    lan.set_trouble(&trouble);
+    (0..200).for_each(|_| send(0, &b, 5));
+    lan.set_trouble(&Trouble::default());
+    send(0, &b, 6);
+    let arrived = (0..).take_while(|_| next(1) == 5).count();
+    // 140 on average; the probability of this being wrong is below 10^-9.
+    assert!((100..180).contains(&arrived), "{arrived} of 200 arrive");
+
+    b.set_link(false);
+    assert!(
+        sockets[1].send_to(&[7], (a.address, 5354)).is_err(),
+        "there is no network"
+    );
+    b.set_link(true);
+    until("the network to be back", LIMIT, || {
+        sockets[1]
+            .send_to(&[8], (a.address, 5354))
+            .map_err(|error| error.to_string())
+    });
+    assert_eq!(next(0), 8);
 }
 
 #[test]
