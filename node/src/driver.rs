@@ -7,6 +7,7 @@ mod event;
 mod inputs;
 mod outputs;
 mod publish;
+mod trail;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::verify::Verifier;
 
 use copies::Copies;
 pub(crate) use event::Event;
+use trail::Trail;
 
 /// Events waiting for the loop. Readers of links wait when it is full, which slows their peers.
 pub(crate) const EVENTS_MAX: usize = 1_024;
@@ -76,6 +78,7 @@ pub(crate) struct Driver {
     recording: BTreeSet<JobId>,
     /// Jobs whose status changed since the view was last published.
     changed: BTreeSet<JobId>,
+    trail: Trail,
 }
 
 /// What a driver is made of.
@@ -118,6 +121,7 @@ impl Driver {
             cancellations: BTreeMap::new(),
             recording: BTreeSet::new(),
             changed: BTreeSet::new(),
+            trail: Trail::default(),
         };
         driver.publish_devices();
         driver
@@ -164,6 +168,7 @@ impl Driver {
     fn handle(&mut self, input: Input<Bytes>) {
         self.engine.handle(input, os::now());
         while let Some(output) = self.engine.poll_output() {
+            self.trail.output(self.app.device(), &output);
             self.carry_out(output);
         }
     }

@@ -109,17 +109,23 @@ impl Driver {
                 if self.jobs.contains_key(&job) {
                     self.app.counters().tile_accepted();
                 }
+                if let Some(digest) = digest {
+                    self.trail.durable(job, tile, digest);
+                }
                 self.handle(Input::Persisted { job, tile, digest });
             }
             Event::Logged {
                 job,
                 epoch,
                 sequence,
-            } => self.handle(Input::Recorded {
-                job,
-                epoch,
-                sequence,
-            }),
+            } => {
+                self.trail.recorded(job, epoch.counter, sequence);
+                self.handle(Input::Recorded {
+                    job,
+                    epoch,
+                    sequence,
+                });
+            }
             Event::Claimed { job, epoch } => self.handle(Input::Claimed { job, epoch }),
             Event::MatrixCopied { job, matrix, there } => {
                 self.handle(Input::MatrixCopied { job, matrix, there });

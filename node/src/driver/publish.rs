@@ -123,6 +123,8 @@ impl Driver {
 
     pub(super) fn publish_devices(&mut self) {
         let devices = self.engine.devices();
+        self.trail
+            .linked(self.engine.peers().map(|record| record.device));
         let addresses = self.engine.peers().flat_map(|record| &record.addresses);
         let members = addresses
             .filter_map(|address| Some(address.parse::<SocketAddr>().ok()?.ip()))
