@@ -98,6 +98,26 @@ fn a_result_that_only_one_node_has() {
     check(sim, job, JobState::Done, "lonely_result");
 }
 
+#[test]
+fn an_end_that_the_new_coordinator_hears_of_but_not_its_followers() {
+    // On one side of a partition the job ends, on the other a slow node takes over. When both meet, its
+    // follower hears of the end too, although it had a coordinator that it could hear all the time.
+    let mut sim = Sim::new(7);
+    let fast = Spec {
+        mflops: 2_000.0,
+        ..spec()
+    };
+    add_nodes(&mut sim, &[fast, spec(), spec(), fast]);
+    let job = sim.submit_as(0, KernelClass::Separate, [2_048, 1_000, 2_048], Some(256));
+    run_until(&mut sim, |sim| {
+        copies(sim, job) == 4 && able(sim, job) == 4 && done(sim, 0, job) > 2
+    });
+    sim.partition(&[1, 2], 4_000_000);
+    run_until(&mut sim, |sim| highest(sim, job) == 2);
+    run_until(&mut sim, |sim| sim.hosts[0].disk.rows[&job].ended.is_some());
+    check(sim, job, JobState::Done, "followers");
+}
+
 // -- helpers --
 
 fn spec() -> Spec {
@@ -110,18 +130,23 @@ fn spec() -> Spec {
 /// Three nodes, and a job of the first that takes some seconds.
 fn mesh(seed: u64) -> (Sim, JobId) {
     let mut sim = Sim::new(seed);
-    for node in 0..3 {
-        sim.add_node(spec());
+    add_nodes(&mut sim, &[spec(); 3]);
+    let job = sim.submit_as(0, KernelClass::Separate, [1_024, 500, 1_024], Some(256));
+    run_until(&mut sim, |sim| sim.jobs[&job].acknowledged.is_some());
+    (sim, job)
+}
+
+/// Nodes that know each other.
+fn add_nodes(sim: &mut Sim, specs: &[Spec]) {
+    for spec in specs {
+        let node = sim.add_node(*spec);
         for other in 0..node {
             sim.hint(node, other, true);
         }
     }
-    run_until(&mut sim, |sim| {
-        (0..3).all(|node| sim.engine(node).peers().count() == 2)
+    run_until(sim, |sim| {
+        (0..specs.len()).all(|node| sim.engine(node).peers().count() + 1 == specs.len())
     });
-    let job = sim.submit_as(0, KernelClass::Separate, [1_024, 500, 1_024], Some(256));
-    run_until(&mut sim, |sim| sim.jobs[&job].acknowledged.is_some());
-    (sim, job)
 }
 
 fn run_until(sim: &mut Sim, done: impl FnMut(&Sim) -> bool) {

@@ -363,6 +363,12 @@ impl<P: Clone> Engine<P> {
             }
             return;
         }
+        // It follows somebody who does not know yet that the job has ended, or has forgotten to say so.
+        if let Vote::Lives { .. } = &vote
+            && self.answer_over(from, job)
+        {
+            return;
+        }
         let Some(scheduler) = self.jobs.get_mut(&job) else {
             return;
         };
@@ -371,6 +377,13 @@ impl<P: Clone> Engine<P> {
             Vote::Ended(status) => match status.state {
                 JobState::Done => {
                     let epoch = scheduler.epoch();
+                    // Who follows this node hears nothing of the job from it any more.
+                    for device in self.linked_nodes() {
+                        if device != from {
+                            let vote = Vote::Ended(status.clone());
+                            self.send(device, Message::Vote { job, vote }, None);
+                        }
+                    }
                     self.step_down(job, epoch, now);
                     if let Some(backup) = self.backups.get_mut(&job) {
                         backup.end_elsewhere(*status, now);
