@@ -24,7 +24,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::net::guard::Members;
 use crate::store::Store;
-use crate::{link, os, submit};
+use crate::{link, net, os, submit};
 
 /// The longest that a registration may take.
 const REGISTER_LIMIT: Duration = Duration::from_millis(4_500);
@@ -82,7 +82,6 @@ pub(crate) struct Inner {
     pub(crate) device: DeviceId,
     pub(crate) store: Store,
     pub(crate) port: u16,
-    pub(crate) addresses: Vec<String>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) view: Arc<RwLock<View>>,
     pub(crate) changes: watch::Sender<u64>,
@@ -119,9 +118,9 @@ impl App {
         self.0.port
     }
 
-    /// `HOST:PORT` where this node listens, best first.
+    /// `HOST:PORT` where this node listens, best first. Cost: one system call or two.
     pub fn addresses(&self) -> Vec<String> {
-        self.0.addresses.clone()
+        net::urls::addresses(self.0.config.bind, self.0.port)
     }
 
     /// Counters and gauges.

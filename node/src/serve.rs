@@ -31,6 +31,8 @@ use crate::{identity, os};
 const DEVICES_MAX: usize = 1_024;
 /// How long goodbyes may take.
 const GOODBYE_LIMIT: Duration = Duration::from_millis(600);
+/// How old what others know of this node's addresses may be.
+const ADDRESSES_FRESH: Duration = Duration::from_secs(2);
 
 /// A node that runs.
 pub struct RunningNode {
@@ -116,7 +118,6 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
         device,
         store,
         port,
-        addresses,
         events,
         view: view.clone(),
         changes: changes.clone(),
@@ -161,6 +162,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
         None
     };
     tokio::spawn(expire(app.clone()));
+    tokio::spawn(follow_addresses(app.clone(), addresses));
     let server = tokio::spawn(net::serve(app.clone(), listener, shutdown));
     Ok(RunningNode {
         app,
@@ -195,6 +197,28 @@ impl RunningNode {
 }
 
 /// Removes what has lived its time.
+/// Tells the mesh when this device is reached elsewhere: its network came up, or is another. `told` is what
+/// it was told first. An address that is gone stays until there is another one.
+async fn follow_addresses(app: App, mut told: Vec<String>) {
+    let shutdown = app.shutdown();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(ADDRESSES_FRESH) => {}
+        }
+        let addresses = app.addresses();
+        let local = |address: &String| {
+            let address = address.parse::<std::net::SocketAddr>();
+            address.is_ok_and(|address| address.ip().is_loopback())
+        };
+        if addresses != told && !addresses.iter().all(local) {
+            tracing::info!(?addresses, "this node has other addresses now");
+            told.clone_from(&addresses);
+            app.tell(Event::Moved { addresses }).await;
+        }
+    }
+}
+
 async fn expire(app: App) {
     let ttl = app.config().result_ttl;
     let interval = (ttl / 4).clamp(Duration::from_millis(250), Duration::from_secs(60));

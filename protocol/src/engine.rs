@@ -272,6 +272,13 @@ impl<P: Clone> Engine<P> {
                 paused,
                 mflops,
             } => self.configure(name, slots, paused, mflops, now),
+            Input::Moved { addresses } => {
+                for job in self.jobs.values_mut() {
+                    job.handle_moved(&addresses);
+                }
+                let change = |record: &mut DeviceRecord| record.addresses = addresses;
+                self.membership.change_record(true, change);
+            }
             Input::Leave => self.leave(now),
             Input::Tick => {}
         }

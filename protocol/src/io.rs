@@ -266,6 +266,11 @@ pub enum Input<P> {
         /// Another measured speed.
         mflops: Option<f64>,
     },
+    /// This device is reached elsewhere from now on, as when its network came up or changed.
+    Moved {
+        /// `HOST:PORT`, best first.
+        addresses: Vec<String>,
+    },
     /// This device leaves: leases go back, goodbyes are said.
     Leave,
     /// Time passed; answer to `poll_timeout`.

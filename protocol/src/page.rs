@@ -317,6 +317,7 @@ impl<P: Clone> PageEngine<P> {
             | Input::Persisted { .. }
             | Input::Finished { .. }
             | Input::Traffic { .. }
+            | Input::Moved { .. }
             | Input::Tick => {}
         }
         self.settle(now);

@@ -633,6 +633,11 @@ impl<P> Scheduler<P> {
         });
     }
 
+    /// This device is reached elsewhere: who is told of the job from now on is told so.
+    pub fn handle_moved(&mut self, addresses: &[String]) {
+        self.addresses = addresses.to_vec();
+    }
+
     // -- telling --
 
     /// What tells a worker of this job.

@@ -111,6 +111,30 @@ fn without_multicast_nobody_is_found() {
 }
 
 #[test]
+fn a_node_that_starts_without_a_network_is_reached_once_it_has_one() {
+    let Some(_turn) = turn() else { return };
+    let mut lan = Lan::new();
+    let hosts = [lan.host("red"), lan.host("blue")];
+    let mesh = fresh_mesh();
+    let red = start(&hosts[0], "red", &mesh);
+    hosts[1].set_link(false);
+    let blue = start(&hosts[1], "blue", &mesh);
+    hosts[1].set_link(true);
+    await_mesh(&[&red, &blue], 0);
+    let (device, address) = (blue.device(), blue.api.address.as_str());
+    for node in [&red, &blue] {
+        until("its address to be known", FIND_LIMIT, || {
+            let devices = node.api.devices();
+            let entry = devices.iter().find(|entry| entry["device"] == *device);
+            let entry = entry.ok_or_else(|| format!("{devices:?}"))?;
+            (entry["address"] == address)
+                .then_some(())
+                .ok_or(entry.to_string())
+        });
+    }
+}
+
+#[test]
 fn a_page_with_plain_simd_works_for_a_default_job_of_another_node() {
     let Some(_turn) = turn() else { return };
     let mut lan = Lan::new();

@@ -103,6 +103,8 @@ pub(crate) enum Event {
         id: BlockId,
         bytes: Option<Bytes>,
     },
+    /// This node is reached elsewhere.
+    Moved { addresses: Vec<String> },
     /// This node stops; answered when goodbyes are queued.
     Leave { reply: oneshot::Sender<()> },
 }

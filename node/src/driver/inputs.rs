@@ -187,6 +187,7 @@ impl Driver {
                 };
                 self.handle(input);
             }
+            Event::Moved { addresses } => self.handle(Input::Moved { addresses }),
             Event::Leave { .. } => unreachable!("the loop ends with it"),
         }
     }
