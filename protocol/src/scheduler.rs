@@ -103,7 +103,7 @@ pub struct Scheduler<P> {
     persisting: BTreeMap<u32, Computed>,
     failures: BTreeMap<u32, BTreeMap<DeviceId, usize>>,
     /// Devices that went away while they computed a tile, and have not come back as they were.
-    kills: BTreeMap<u32, BTreeMap<DeviceId, u64>>,
+    kills: BTreeMap<u32, BTreeMap<DeviceId, Kill>>,
     /// Tiles that are durable here.
     stored: BTreeMap<u32, StoredTile>,
     /// Tiles that other nodes have and this one has not.
@@ -129,6 +129,13 @@ pub struct Scheduler<P> {
     changed: Throttle,
     news: Throttle,
     effects: VecDeque<Effect<P>>,
+}
+
+/// A device went away while it computed a tile.
+#[derive(Debug, Clone, Copy)]
+struct Kill {
+    incarnation: u64,
+    at: Instant,
 }
 
 /// Where a tile stands.

@@ -2,6 +2,24 @@
 
 use super::*;
 
+/// Devices that go away within so long have one reason in common: this node or its network.
+const TOGETHER: Span = Span::from_secs(2);
+
+/// How often something happened, counting what happened together once.
+fn occasions(times: impl Iterator<Item = Instant>) -> usize {
+    let mut times: Vec<Instant> = times.collect();
+    times.sort_unstable();
+    let mut count = 0;
+    let mut since = None;
+    for time in times {
+        if since.is_none_or(|since| time > since + TOGETHER) {
+            since = Some(time);
+            count += 1;
+        }
+    }
+    count
+}
+
 impl<P> Scheduler<P> {
     pub(super) fn grant(&mut self, tile: u32, device: DeviceId, now: Instant) -> Grant {
         if self.state == JobState::Queued {
@@ -120,7 +138,7 @@ impl<P> Scheduler<P> {
     }
 
     /// A device went away while it computed a tile, without a word. It may be the network; three of
-    /// them that do not come back are not.
+    /// them that do not come back, one after the other, are not.
     pub(super) fn count_kill(
         &mut self,
         tile: u32,
@@ -131,12 +149,15 @@ impl<P> Scheduler<P> {
         if self.has_ended() {
             return;
         }
-        self.kills
-            .entry(tile)
-            .or_default()
-            .insert(device, incarnation);
+        self.kills.entry(tile).or_default().insert(
+            device,
+            Kill {
+                incarnation,
+                at: now,
+            },
+        );
         let kills = &self.kills[&tile];
-        if kills.len() >= FAILURES_MAX {
+        if occasions(kills.values().map(|kill| kill.at)) >= FAILURES_MAX {
             let names = kills.keys().map(|device| self.name(*device));
             let names = names.collect::<Vec<_>>().join(", ");
             let reason = format!("tile {tile} was being computed when {names} went away");
@@ -147,7 +168,8 @@ impl<P> Scheduler<P> {
     /// A device is there again: if it never stopped, no tile killed it.
     pub(super) fn forgive(&mut self, device: DeviceId, incarnation: u64) {
         self.kills.retain(|_, kills| {
-            if kills.get(&device) == Some(&incarnation) {
+            let kill = kills.get(&device);
+            if kill.is_some_and(|kill| kill.incarnation == incarnation) {
                 kills.remove(&device);
             }
             !kills.is_empty()
@@ -210,5 +232,23 @@ impl<P> Scheduler<P> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_go_away_at_once_are_one_occasion() {
+        let count = |ms: &[u64]| {
+            let times = ms.iter().map(|ms| Instant(0) + Span::from_millis(*ms));
+            occasions(times)
+        };
+        assert_eq!(count(&[]), 0);
+        assert_eq!(count(&[5_000, 0, 10_000]), 3);
+        // One was cut off; then this node stood still, and all links were gone when it went on.
+        assert_eq!(count(&[0, 3_190, 3_198, 3_198]), 2);
+        assert_eq!(count(&[0, 1_500, 3_000]), 2);
     }
 }
