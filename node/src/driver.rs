@@ -74,6 +74,8 @@ pub(crate) struct Driver {
     copies: Copies,
     registrations: BTreeMap<String, Vec<oneshot::Sender<Result<DeviceId, String>>>>,
     cancellations: BTreeMap<JobId, Vec<oneshot::Sender<()>>>,
+    /// Jobs that this node took over and of which it has not leased a tile yet, and since when.
+    resuming: BTreeMap<JobId, std::time::Instant>,
     /// Jobs that have ended and are not recorded so yet.
     recording: BTreeSet<JobId>,
     /// Jobs whose status changed since the view was last published.
@@ -119,6 +121,7 @@ impl Driver {
             copies: Copies::default(),
             registrations: BTreeMap::new(),
             cancellations: BTreeMap::new(),
+            resuming: BTreeMap::new(),
             recording: BTreeSet::new(),
             changed: BTreeSet::new(),
             trail: Trail::default(),
@@ -171,6 +174,7 @@ impl Driver {
             self.trail.output(self.app.device(), &output);
             self.carry_out(output);
         }
+        self.log_resumed();
     }
 }
 

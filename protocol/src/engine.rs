@@ -151,6 +151,11 @@ impl<P: Clone> Engine<P> {
         self.jobs.contains_key(&job) || self.ended.contains_key(&job)
     }
 
+    /// Whether somebody has a lease of a job that runs here.
+    pub fn has_leases(&self, job: JobId) -> bool {
+        self.jobs.get(&job).is_some_and(Scheduler::has_leases)
+    }
+
     /// The header of a job that runs here; `None` once it has ended.
     pub fn header(&self, job: JobId) -> Option<&JobHeader> {
         self.jobs.get(&job).map(Scheduler::header)

@@ -339,6 +339,11 @@ impl<P> Scheduler<P> {
         &self.header
     }
 
+    /// Whether a tile of it is leased.
+    pub fn has_leases(&self) -> bool {
+        !self.leases.is_empty()
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
         self.state.has_ended()

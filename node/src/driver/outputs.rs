@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use gemmesh_protocol::io::SlabTask;
 use gemmesh_protocol::replication::Entry;
+use gemmesh_protocol::status::Happening;
 
 use super::*;
 use crate::compute::SlabWork;
@@ -161,6 +162,9 @@ impl Driver {
             Output::Backups { job, backups } => self.backups(job, backups),
             Output::Moment { job, moment } => {
                 self.log_moment(job, &moment);
+                if moment.event == Happening::TookOver && moment.device == self.app.device() {
+                    self.resuming.insert(job, std::time::Instant::now());
+                }
                 let added = self.app.store().add_moment(job, moment);
                 tokio::spawn(async move {
                     if let Err(error) = added.await {

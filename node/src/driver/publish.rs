@@ -73,6 +73,20 @@ impl Driver {
         }
     }
 
+    /// One line for each job that was taken over and goes on now.
+    pub(super) fn log_resumed(&mut self) {
+        let Self {
+            engine, resuming, ..
+        } = self;
+        resuming.retain(|job, since| {
+            if engine.has_leases(*job) {
+                let seconds = since.elapsed().as_secs_f64();
+                tracing::info!(%job, seconds, "the first tile is leased after the takeover");
+            }
+            engine.header(*job).is_some() && !engine.has_leases(*job)
+        });
+    }
+
     /// How a device is called.
     pub(super) fn name_of(&self, device: DeviceId) -> String {
         let devices = self.engine.devices();
