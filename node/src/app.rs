@@ -146,7 +146,7 @@ impl App {
     /// Prometheus text.
     pub fn metrics(&self) -> String {
         let view = self.view();
-        self.0.metrics.render(&view)
+        self.0.metrics.render(&view, self.store().stats())
     }
 
     /// Cancelled when the node is asked to stop.

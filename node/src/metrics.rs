@@ -1,7 +1,7 @@
 //! What `GET /metrics` tells Prometheus.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gemmesh_protocol::status::{DeviceKind, DeviceState, JobState};
 use prometheus_client::encoding::text::encode;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::app::View;
+use crate::store::StoreStats;
 
 type Labelled<M> = Family<Vec<(&'static str, &'static str)>, M>;
 
@@ -23,6 +24,9 @@ pub(crate) struct Metrics {
     jobs: Labelled<Gauge>,
     devices: Labelled<Gauge>,
     mflops: Gauge<f64, AtomicU64>,
+    store: Labelled<Counter<f64, AtomicU64>>,
+    stored: Counter,
+    groups: Counter,
 }
 
 impl Metrics {
@@ -61,6 +65,23 @@ impl Metrics {
             "Kernel speed of all live devices",
             mflops.clone(),
         );
+        let store = Labelled::<Counter<f64, AtomicU64>>::default();
+        let (stored, groups) = (Counter::default(), Counter::default());
+        registry.register(
+            "store_seconds",
+            "Time that the store's writer spent with files of results and with its database",
+            store.clone(),
+        );
+        registry.register(
+            "store_tile_bytes",
+            "Bytes of tiles that the store wrote",
+            stored.clone(),
+        );
+        registry.register(
+            "store_groups",
+            "Groups of tiles that were made durable together",
+            groups.clone(),
+        );
         Self {
             registry: Mutex::new(registry),
             tiles,
@@ -68,6 +89,9 @@ impl Metrics {
             jobs,
             devices,
             mflops,
+            store,
+            stored,
+            groups,
         }
     }
 
@@ -95,8 +119,20 @@ impl Metrics {
             .inc();
     }
 
-    /// The text form, with gauges set from `view`.
-    pub(crate) fn render(&self, view: &View) -> String {
+    /// The text form, with gauges set from `view`, and what the store counts itself.
+    pub(crate) fn render(&self, view: &View, store: StoreStats) -> String {
+        for (part, time) in [("files", store.files), ("database", store.database)] {
+            let seconds = self.store.get_or_create(&vec![("part", part)]);
+            let bits = time.as_secs_f64().to_bits();
+            seconds.inner().store(bits, Ordering::Relaxed);
+        }
+        let counts = [
+            (&self.stored, store.tile_bytes),
+            (&self.groups, store.groups),
+        ];
+        for (counter, count) in counts {
+            counter.inner().store(count, Ordering::Relaxed);
+        }
         self.jobs.clear();
         for job in view.jobs.values() {
             self.jobs

@@ -24,7 +24,7 @@ use crate::link::RESULTS_KIB_MAX;
 use crate::metrics::Metrics;
 use crate::net;
 use crate::net::discovery::Discovery;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::{identity, os};
 
 /// Devices that are remembered at most.
@@ -49,18 +49,21 @@ pub struct RunningNode {
 /// What is wrong with the port, the data directory or the configuration, and the fix.
 pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<RunningNode, ApiError> {
     let directory = config.data_dir.display().to_string();
-    let unusable = |error: &dyn std::fmt::Display| {
-        ApiError::new(
-            503,
-            "data_dir",
-            format!("the data directory {directory} can not be used: {error}"),
-            "choose another with --data-dir, or mend its permissions or disk",
-        )
+    let unusable = |error: &dyn std::fmt::Display, hint: &str| {
+        let message = format!("the data directory {directory} can not be used: {error}");
+        ApiError::new(503, "data_dir", message, hint)
     };
-    std::fs::create_dir_all(&config.data_dir).map_err(|error| unusable(&error))?;
-    let device = identity::load(&config.data_dir).map_err(|error| unusable(&error))?;
-    let store = Store::open(&config.data_dir, config.disk, config.memory)
-        .map_err(|error| unusable(&error))?;
+    let hint = "choose another with --data-dir, or mend its permissions or disk";
+    std::fs::create_dir_all(&config.data_dir).map_err(|error| unusable(&error, hint))?;
+    let device = identity::load(&config.data_dir).map_err(|error| unusable(&error, hint))?;
+    let store =
+        Store::open(&config.data_dir, config.disk, config.memory).map_err(|error| match error {
+            StoreError::Damaged(_) => {
+                let ApiError { message, hint, .. } = error.into();
+                unusable(&message, &hint)
+            }
+            error => unusable(&error, hint),
+        })?;
     let (stored, expired) = (store.load_jobs(device).await, store.expired_jobs());
 
     let listener = net::bind(&config)

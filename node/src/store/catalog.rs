@@ -294,5 +294,5 @@ fn open_result(
 /// What [`super::pack`] packed.
 pub(crate) fn unpack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     rmp_serde::from_slice(bytes)
-        .map_err(|error| StoreError::Database(format!("a record does not decode: {error}")))
+        .map_err(|error| StoreError::Damaged(format!("a record does not decode: {error}")))
 }

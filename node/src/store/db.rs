@@ -9,9 +9,10 @@ use gemmesh_protocol::job::JobHeader;
 use rusqlite::{Connection, Transaction, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::StoreError;
 use super::catalog::unpack;
 use super::group::{self, Write};
+use super::tiles::Counters;
+use super::{StoreError, damage};
 
 /// Commands that may wait: enough for every slot and link of a busy node to have one, and few
 /// enough that nothing waits for long. Who comes later waits for a place.
@@ -66,6 +67,19 @@ const MIGRATIONS: &[&str] = &[
         UNIQUE (job, moment)
     ) STRICT;
 ",
+    "
+    CREATE INDEX matrices_sum ON matrices (row_sum(id, manifest, file, bytes, used_ms));
+    CREATE INDEX jobs_sum ON jobs (row_sum(
+        job, header, submitted_ms, token, a, b, file, result, status, ended_ms, counter,
+        coordinator, sequence, backups, ending, tiles
+    ));
+    CREATE INDEX tiles_sum ON tiles (row_sum(job, tile, device, work, hashes, bits, digest));
+    CREATE INDEX contributors_sum ON contributors (row_sum(job, device, record));
+    CREATE INDEX tombstones_sum ON tombstones (row_sum(id, since_ms));
+    CREATE INDEX recorded_sum ON recorded (row_sum(job, tile, device, work, digest));
+    CREATE INDEX holders_sum ON holders (row_sum(job, tile, device));
+    CREATE INDEX moments_sum ON moments (row_sum(job, at, moment));
+",
 ];
 /// The tables that have rows of jobs.
 pub(crate) const TABLES_OF_JOBS: [&str; 6] = [
@@ -85,15 +99,20 @@ pub(crate) fn open(path: &Path, has_blocks: bool) -> Result<Connection, StoreErr
         "SQLite {} is too old",
         rusqlite::version()
     );
+    damage::check_log(&path.with_extension("db-wal"))?;
     let mut connection = Connection::open(path)?;
+    damage::add_functions(&connection)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        return Err(StoreError::Database(verdict));
-    }
+    damage::check_rows(&connection)?;
     migrate(&mut connection, has_blocks)?;
+    // The next log is a new one: what a crash left behind the end of this is not taken for damage
+    // later. On a full disk it stays as it is.
+    let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = emptied {
+        tracing::debug!(%error, "the database's log stays");
+    }
     Ok(connection)
 }
 
@@ -167,7 +186,10 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(mut connection: Connection) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        mut connection: Connection,
+        counters: Arc<Counters>,
+    ) -> std::io::Result<Self> {
         let (queue, mut commands) = mpsc::unbounded_channel::<Queued>();
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -177,7 +199,7 @@ impl Writer {
                 let mut next = commands.blocking_recv().map(taken);
                 while let Some(command) = next.take() {
                     match command {
-                        Command::Run(job) => job(&mut connection),
+                        Command::Run(job) => counters.as_writer(|| job(&mut connection)),
                         Command::Write(write) => {
                             // Everything that waits is committed together: the slower the disk,
                             // the larger the group.
@@ -196,7 +218,7 @@ impl Writer {
                                     Err(_) => break,
                                 }
                             }
-                            group::commit(&mut connection, group);
+                            counters.as_writer(|| group::commit(&mut connection, group));
                         }
                     }
                     next = next.or_else(|| commands.blocking_recv().map(taken));

@@ -122,6 +122,9 @@ pub enum StoreError {
     /// Another process has this directory.
     #[error("another node uses the data directory {0}")]
     InUse(String),
+    /// The database is not what was written, or does not decode.
+    #[error("the database store.db is damaged: {0}")]
+    Damaged(String),
     /// The database can not be used.
     #[error("the database is unusable: {0}")]
     Database(String),
@@ -155,6 +158,9 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => StoreError::DiskFull,
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                StoreError::Damaged(error.to_string())
+            }
             _ => StoreError::Database(error.to_string()),
         }
     }
@@ -210,6 +216,14 @@ impl From<StoreError> for ApiError {
                 "data_dir_in_use",
                 message,
                 "stop the other node, or use another --data-dir",
+            ),
+            StoreError::Damaged(_) => ApiError::new(
+                503,
+                "database_damaged",
+                message,
+                "nothing was removed; check the disk. To start afresh, move store.db, store.db-wal, \
+                 store.db-shm and blocks out of the data directory: what other nodes have copies of \
+                 comes back from them",
             ),
             StoreError::Database(_) => ApiError::new(
                 503,

@@ -101,7 +101,7 @@ fn forget_replaced(connection: &mut Connection, tiles: Vec<TileWrite>) -> Vec<Ti
 fn written(tiles: Vec<TileWrite>) -> Vec<TileWrite> {
     let mut written: Vec<TileWrite> = Vec::new();
     for tile in tiles {
-        match tile.write() {
+        match tile.file.counters.with_files(|| tile.write()) {
             Err(error) => tile.answer(Err(error)),
             Ok(()) => written.push(tile),
         }
@@ -109,7 +109,8 @@ fn written(tiles: Vec<TileWrite>) -> Vec<TileWrite> {
     let mut synced: Vec<(Arc<ResultFile>, Result<(), StoreError>)> = Vec::new();
     for tile in &written {
         if !synced.iter().any(|(file, _)| Arc::ptr_eq(file, &tile.file)) {
-            synced.push((tile.file.clone(), tile.sync()));
+            let result = tile.file.counters.with_files(|| tile.sync());
+            synced.push((tile.file.clone(), result));
         }
     }
     let mut durable = Vec::new();
@@ -177,6 +178,7 @@ fn again(error: &StoreError) -> StoreError {
             error: std::io::Error::new(error.kind(), error.to_string()),
         },
         StoreError::Database(why) => StoreError::Database(why.clone()),
+        StoreError::Damaged(why) => StoreError::Damaged(why.clone()),
         error => StoreError::Database(error.to_string()),
     }
 }

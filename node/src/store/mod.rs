@@ -28,6 +28,7 @@
 mod budget;
 mod catalog;
 mod changes;
+mod damage;
 mod db;
 mod draft;
 mod error;
@@ -45,6 +46,7 @@ mod transfer;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -93,6 +95,12 @@ struct Shared {
 /// What the store has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreStats {
+    /// Time that the writer spent with files of results: their bytes and their syncs.
+    pub files: Duration,
+    /// Time that it spent with all else: the database.
+    pub database: Duration,
+    /// Bytes of tiles written.
+    pub tile_bytes: u64,
     /// Tiles made durable.
     pub tiles: u64,
     /// Transactions that recorded them.
@@ -156,7 +164,7 @@ impl Store {
         let counters = Arc::new(tiles::Counters::default());
         let catalog = catalog::load(&connection, &blocks, &budget, &counters)?;
         blocks.sweep(|name| catalog.has_file(name))?;
-        let writer = db::Writer::start(connection)
+        let writer = db::Writer::start(connection, counters.clone())
             .map_err(|error| StoreError::io("starting the store's writer", error))?;
         let shared = Arc::new(Shared {
             catalog: Mutex::new(catalog),
@@ -337,6 +345,9 @@ impl Store {
             tiles: counters.tiles.load(Ordering::Relaxed),
             groups: counters.groups.load(Ordering::Relaxed),
             syncs: counters.syncs.load(Ordering::Relaxed),
+            tile_bytes: counters.tile_bytes.load(Ordering::Relaxed),
+            files: Duration::from_nanos(counters.files.load(Ordering::Relaxed)),
+            database: Duration::from_nanos(counters.database.load(Ordering::Relaxed)),
         }
     }
 

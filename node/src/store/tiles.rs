@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use gemmesh_protocol::id::{BlockId, JobId};
@@ -41,6 +42,31 @@ pub(crate) struct Counters {
     pub(crate) tiles: AtomicU64,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
+    pub(crate) tile_bytes: AtomicU64,
+    /// Nanoseconds with files of results, and with all else.
+    pub(crate) files: AtomicU64,
+    pub(crate) database: AtomicU64,
+}
+
+impl Counters {
+    /// Does `work` on files of results.
+    pub(crate) fn with_files<T>(&self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        let nanos = began.elapsed().as_nanos() as u64;
+        self.files.fetch_add(nanos, Ordering::Relaxed);
+        result
+    }
+
+    /// Does `work` as the writer; what it does in [`Counters::with_files`] is not the database's.
+    pub(crate) fn as_writer<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (began, files) = (Instant::now(), self.files.load(Ordering::Relaxed));
+        let result = work();
+        let files = self.files.load(Ordering::Relaxed) - files;
+        let nanos = (began.elapsed().as_nanos() as u64).saturating_sub(files);
+        self.database.fetch_add(nanos, Ordering::Relaxed);
+        result
+    }
 }
 
 impl ResultFile {
@@ -186,6 +212,10 @@ impl TileWrite {
         for (offset, run) in &self.runs {
             pio::write_at(&self.file.file, run, *offset)
                 .map_err(|error| StoreError::io("writing a tile", error))?;
+            let counters = &self.file.counters;
+            counters
+                .tile_bytes
+                .fetch_add(run.len() as u64, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -227,7 +227,7 @@ fn a_directory_that_can_not_be_used_is_refused() {
         b"this is no database".repeat(100),
     )
     .unwrap();
-    assert!(matches!(open(), Err(StoreError::Database(_))));
+    assert!(matches!(open(), Err(StoreError::Damaged(_))));
 }
 
 #[tokio::test]

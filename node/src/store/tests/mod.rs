@@ -1,6 +1,7 @@
 //! The store through its public face: what goes in comes out, also after a crash.
 
 mod crash;
+mod damage;
 mod group;
 mod limits;
 mod replication;

@@ -4,6 +4,7 @@ use futures_util::future;
 use gemmesh_protocol::replication::Entry;
 use gemmesh_protocol::status::{Happening, Moment, TIMELINE_MAX};
 
+use super::db::TABLES_OF_JOBS;
 use super::*;
 
 const SECOND: Epoch = Epoch {
@@ -414,6 +415,10 @@ async fn a_database_of_the_version_before_goes_on() {
     write(&store, &header, 2).await.unwrap();
     drop(store);
     let connection = rusqlite::Connection::open(place.data().join("store.db")).unwrap();
+    for table in TABLES_OF_JOBS.iter().chain(&["matrices", "tombstones"]) {
+        let sql = format!("DROP INDEX {table}_sum");
+        connection.execute_batch(&sql).unwrap();
+    }
     for column in [
         "counter",
         "coordinator",
