@@ -7,6 +7,7 @@ pub mod browser;
 #[cfg(target_os = "linux")]
 pub mod chaos;
 pub mod integers;
+pub mod disk;
 pub mod matrices;
 #[cfg(target_os = "linux")]
 pub mod netns;

@@ -159,7 +159,11 @@ impl Driver {
                     tracing::error!(%job, reason, "the store failed a job");
                     self.handle(Input::Fail { job, reason });
                 } else {
-                    tracing::warn!(%job, reason, "this node can not back up a job");
+                    // Of what a job had asked for before it ended, nobody needs to hear.
+                    let over = self.recording.contains(&job) || self.app.store().has_ended(job);
+                    if !over {
+                        tracing::warn!(%job, reason, "this node can not back up a job");
+                    }
                     self.handle(Input::Unable { job, reason });
                 }
             }

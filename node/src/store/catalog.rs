@@ -234,8 +234,8 @@ pub(crate) fn load(
 }
 
 /// The file of a job under way. It may not be there: it is made before the job's row is committed,
-/// but its name becomes durable with the first tile. When it is not as long as it was, tiles that
-/// are not in it any more are forgotten.
+/// but its name becomes durable with the first tile. Tiles that are not in it any more as they were
+/// are forgotten. Cost: all tiles are read.
 fn open_result(
     connection: &Connection,
     header: &JobHeader,
@@ -262,7 +262,6 @@ fn open_result(
         named: AtomicBool::new(false),
         counters: counters.clone(),
     };
-    let cut = result.file.metadata().map_err(doing)?.len() != result.bytes();
     result.file.set_len(result.bytes()).map_err(doing)?;
     let mut tiles = connection.prepare_cached("SELECT tile, hashes FROM tiles WHERE job = ?1")?;
     let mut rows = tiles.query([&header.job.0[..]])?;
@@ -270,7 +269,7 @@ fn open_result(
     while let Some(row) = rows.next()? {
         let tile: u32 = row.get(0)?;
         let hashes: Vec<u8> = row.get::<_, Option<Vec<u8>>>(1)?.unwrap_or_default();
-        match cut && result.read_tile(tile, &hashes).is_err() {
+        match result.read_tile(tile, &hashes).is_err() {
             true => lost.push(tile),
             false => {
                 done.insert(tile, BlockId::of(&hashes));
@@ -279,7 +278,7 @@ fn open_result(
     }
     if !lost.is_empty() {
         let (job, tiles) = (header.job, lost.len());
-        tracing::error!(%job, tiles, "the file of a job's result was cut short; tiles are lost");
+        tracing::error!(%job, tiles, "tiles of a job's result are damaged on the disk; they are lost");
     }
     for tile in lost {
         connection.execute(

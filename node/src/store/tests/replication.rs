@@ -262,7 +262,7 @@ async fn operands_that_come_later_stay_until_the_job_ends() {
 }
 
 #[tokio::test]
-async fn a_result_file_that_is_lost_or_cut_short_costs_only_its_tiles() {
+async fn a_result_file_that_is_damaged_costs_only_its_tiles() {
     let place = Place::new();
     let (store, header) = backup(&place).await;
     for tile in 0..header.tiling.len() {
@@ -270,12 +270,20 @@ async fn a_result_file_that_is_lost_or_cut_short_costs_only_its_tiles() {
     }
     let last = header.tiling.len() - 1;
     type Damage = fn(&std::path::Path);
-    let damages: [(Damage, u64); 3] = [
+    let damages: [(Damage, u64); 4] = [
         (|_| {}, last + 1),
         (
             |file| {
                 let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
                 file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+            },
+            last,
+        ),
+        (
+            |file| {
+                let mut bytes = std::fs::read(file).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                std::fs::write(file, bytes).unwrap();
             },
             last,
         ),
