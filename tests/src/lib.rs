@@ -8,6 +8,7 @@ pub mod browser;
 pub mod chaos;
 pub mod integers;
 pub mod disk;
+pub mod integers;
 pub mod matrices;
 #[cfg(target_os = "linux")]
 pub mod netns;
