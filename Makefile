@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build wasm windows demo run check test bench bench-kernel bench-browser miri sim sim-bugs chaos verify fix clean help
+.PHONY: build wasm windows demo run check test bench takeover bench-kernel bench-browser miri sim sim-bugs chaos verify fix clean help
 
 # Tools that scripts/bootstrap.sh had to build come first, then the person's own.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -51,6 +51,9 @@ test: ## every test, real processes, networks and browsers included (some steps:
 bench: build ## the kernel's speed next to this machine's limit, and how long three nodes take for a job
 	@target/release/gemmesh bench
 	@target/release/bench
+
+takeover: build ## what the loss of a coordinator costs (make takeover KILLS=20; one kind and size: make takeover ARGS="int 4000")
+	@target/release/takeover $(or $(KILLS),20) $(ARGS)
 
 bench-kernel: ## the kernel next to other libraries, in one run (parts: make bench-kernel ARGS="floats exact")
 	@scripts/bootstrap.sh rust cc python flint

@@ -74,8 +74,8 @@ pub(crate) struct Driver {
     copies: Copies,
     registrations: BTreeMap<String, Vec<oneshot::Sender<Result<DeviceId, String>>>>,
     cancellations: BTreeMap<JobId, Vec<oneshot::Sender<()>>>,
-    /// Jobs that this node took over and of which it has not leased a tile yet, and since when.
-    resuming: BTreeMap<JobId, std::time::Instant>,
+    /// Jobs that this node took over and of which it has not leased a tile yet.
+    resuming: BTreeSet<JobId>,
     /// Jobs that have ended and are not recorded so yet.
     recording: BTreeSet<JobId>,
     /// Jobs whose status changed since the view was last published.
@@ -121,7 +121,7 @@ impl Driver {
             copies: Copies::default(),
             registrations: BTreeMap::new(),
             cancellations: BTreeMap::new(),
-            resuming: BTreeMap::new(),
+            resuming: BTreeSet::new(),
             recording: BTreeSet::new(),
             changed: BTreeSet::new(),
             trail: Trail::default(),

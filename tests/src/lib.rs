@@ -6,7 +6,7 @@
 pub mod browser;
 #[cfg(target_os = "linux")]
 pub mod chaos;
-pub mod integers;
+#[cfg(target_os = "linux")]
 pub mod disk;
 pub mod integers;
 pub mod matrices;

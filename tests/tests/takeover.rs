@@ -14,7 +14,10 @@ const EDGE: usize = 2_300;
 #[test]
 fn a_job_outlives_its_coordinator() {
     let mut nodes = mesh_of_four();
-    let (a, b) = (Integers::random(EDGE, EDGE, 1), Integers::random(EDGE, EDGE, 2));
+    let (a, b) = (
+        Integers::random(EDGE, EDGE, 1),
+        Integers::random(EDGE, EDGE, 2),
+    );
     let job = nodes[0].api.submit(&json!({
         "a": nodes[0].api.matrix(&a.npy()), "b": nodes[0].api.matrix(&b.npy()),
     }));
@@ -57,7 +60,10 @@ fn a_job_outlives_a_power_cut_of_the_whole_mesh() {
         nodes
     };
     let mut nodes = start();
-    let (a, b) = (Integers::random(EDGE, EDGE, 3), Integers::random(EDGE, EDGE, 4));
+    let (a, b) = (
+        Integers::random(EDGE, EDGE, 3),
+        Integers::random(EDGE, EDGE, 4),
+    );
     let job = nodes[0].api.submit(&json!({
         "a": nodes[0].api.matrix(&a.npy()), "b": nodes[0].api.matrix(&b.npy()),
     }));

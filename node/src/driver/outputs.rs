@@ -163,7 +163,7 @@ impl Driver {
             Output::Moment { job, moment } => {
                 self.log_moment(job, &moment);
                 if moment.event == Happening::TookOver && moment.device == self.app.device() {
-                    self.resuming.insert(job, std::time::Instant::now());
+                    self.resuming.insert(job);
                 }
                 let added = self.app.store().add_moment(job, moment);
                 tokio::spawn(async move {

@@ -78,12 +78,12 @@ impl Driver {
         let Self {
             engine, resuming, ..
         } = self;
-        resuming.retain(|job, since| {
-            if engine.has_leases(*job) {
-                let seconds = since.elapsed().as_secs_f64();
-                tracing::info!(%job, seconds, "the first tile is leased after the takeover");
+        resuming.retain(|job| {
+            let goes_on = engine.has_leases(*job);
+            if goes_on {
+                tracing::info!(%job, "the first tile is leased after the takeover");
             }
-            engine.header(*job).is_some() && !engine.has_leases(*job)
+            !goes_on && engine.header(*job).is_some()
         });
     }
 

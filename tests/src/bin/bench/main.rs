@@ -1,6 +1,12 @@
 //! `make bench`: how long a user waits, measured here and now on three real nodes of this machine.
 //!
 //! Figures of one run are comparable with each other; what is compared is printed as a ratio.
+//! `bench safety [EDGE]` measures only what replication costs.
+
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod safety;
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +16,28 @@ use serde_json::json;
 
 /// Jobs whose latency is taken, after as many that warm up.
 const JOBS: usize = 60;
+/// The edge of the product with backups and without.
+#[cfg(target_os = "linux")]
+const SAFETY_EDGE: usize = 4_000;
 /// Pairs of runs of the large product.
 const PAIRS: usize = 3;
 
 fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let only_safety = args.first().is_some_and(|part| part == "safety");
+    if !only_safety {
+        speed();
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let edge = args.get(1).map(|edge| edge.parse());
+        let edge = edge.unwrap_or(Ok(SAFETY_EDGE)).expect("an edge");
+        safety::measure(edge);
+    }
+}
+
+/// How long jobs take.
+fn speed() {
     let mesh = fresh_mesh();
     let nodes = ["one", "two", "three"].map(|name| Options::loopback(name, &mesh).start());
     await_mesh(&nodes.each_ref(), 0);
