@@ -25,7 +25,10 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 const STALL: Duration = Duration::from_secs(30);
 /// How long a node may be silent from which something is copied: others may have it too.
 const SILENCE: Duration = Duration::from_secs(3);
-/// The longest rest between pieces of what is copied slowly.
+/// The shortest and the longest rest between pieces of what is copied slowly. Many short ones would cost
+/// more than the copying.
+const REST_MIN: Duration = Duration::from_millis(20);
+/// See [`REST_MIN`].
 const REST_MAX: Duration = Duration::from_millis(200);
 /// How many nodes are asked for a matrix or a job, and how many at the same time.
 const ASK_MAX: usize = 64;
@@ -39,7 +42,7 @@ const STATUS_BYTES_MAX: usize = 1 << 20;
 pub enum Pace {
     /// All that it can.
     Full,
-    /// It rests after each piece as long as that took.
+    /// It rests as long as it copies.
     Half,
 }
 
@@ -361,12 +364,17 @@ fn paced<T: Send + 'static>(
     pieces: impl Stream<Item = T> + Send + 'static,
     pace: Pace,
 ) -> impl Stream<Item = T> + Send + 'static {
-    stream::unfold(Box::pin(pieces), move |mut pieces| async move {
+    let state = (Box::pin(pieces), Duration::ZERO);
+    stream::unfold(state, move |(mut pieces, mut owed)| async move {
         let began = Instant::now();
         let piece = pieces.next().await?;
         if pace == Pace::Half {
-            tokio::time::sleep(began.elapsed().min(REST_MAX)).await;
+            owed += began.elapsed();
         }
-        Some((piece, pieces))
+        if owed >= REST_MIN {
+            tokio::time::sleep(owed.min(REST_MAX)).await;
+            owed = Duration::ZERO;
+        }
+        Some((piece, (pieces, owed)))
     })
 }
