@@ -90,6 +90,11 @@ impl LinkQueue {
         self.sender.send(Outgoing::Serve(request)).is_ok()
     }
 
+    /// Whether the other end has gone.
+    pub fn is_gone(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Closes the link after what was queued before.
     pub fn close(&self) {
         // A link that is gone already needs no closing.

@@ -24,8 +24,12 @@ impl Driver {
                 if let Some(queue) = self.links.get(&link)
                     && !queue.send(header, payload)
                 {
-                    tracing::info!(link = link.0, "dropping a link that can not keep up");
+                    if !queue.is_gone() {
+                        tracing::info!(link = link.0, "dropping a link that can not keep up");
+                    }
                     queue.close();
+                    // It is said once; the engine hears when the link is down.
+                    self.links.remove(&link);
                 }
             }
             Output::Close { link, reason } => {
