@@ -443,6 +443,7 @@ impl<P: Clone> Engine<P> {
                 job.node_up(record, now);
             }
         }
+        self.worker.handle_own_header(job.header(), now);
         job.start(self.workforce(), now);
         self.jobs.insert(id, job);
     }

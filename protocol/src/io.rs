@@ -436,6 +436,8 @@ pub enum Output<P> {
     Drop {
         /// The job.
         job: JobId,
+        /// Its time is over: it comes in [`Input::Expired`] after a restart.
+        for_good: bool,
     },
     /// All tiles are durable: make the result a matrix; answer with [`Input::Finished`].
     Finish {

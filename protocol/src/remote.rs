@@ -53,7 +53,10 @@ impl RemoteJobs {
         if jobs.len() > NEWS_MAX {
             return Err(Invalid);
         }
-        if !jobs.iter().all(|job| job.coordinator == from && sane(job)) {
+        if !jobs
+            .iter()
+            .all(|job| job.coordinator == from && job.is_sane())
+        {
             return Err(Invalid);
         }
         Ok(self.put(jobs, now))
@@ -161,6 +164,12 @@ impl RemoteJobs {
         self.jobs.get(&job).map(|told| current(told, now))
     }
 
+    /// How a job ended, as its coordinator told.
+    pub fn ended(&self, job: JobId) -> Option<&JobStatus> {
+        let status = self.jobs.get(&job).map(|told| &told.status);
+        status.filter(|status| status.state.has_ended())
+    }
+
     /// All statuses as of now.
     pub fn all(&self, now: Instant) -> impl Iterator<Item = JobStatus> {
         self.jobs.values().map(move |told| current(told, now))
@@ -180,29 +189,4 @@ fn running_since(told: &Told, now: Instant) -> f64 {
     } else {
         0.0
     }
-}
-
-/// Whether a status that came from elsewhere is within bounds.
-fn sane(status: &JobStatus) -> bool {
-    let texts = |part: &crate::status::Contribution| {
-        part.name.len() <= 256
-            && part.user_agent.len() <= 1_024
-            && [part.compute_ms, part.transfer_ms, part.mflops]
-                .iter()
-                .all(|number| number.is_finite())
-    };
-    let moments =
-        |moment: &crate::status::Moment| moment.name.len() <= 256 && moment.at.is_finite();
-    status.name.len() <= 4_096
-        && status.backups.len() <= crate::replication::BACKUPS_MAX
-        && status.timeline.len() <= crate::status::TIMELINE_MAX
-        && status.timeline.iter().all(moments)
-        && status
-            .error
-            .as_ref()
-            .is_none_or(|error| error.len() <= 4_096)
-        && status.contributions.len() <= 4_096
-        && status.contributions.iter().all(texts)
-        && status.seconds.is_finite()
-        && status.predicted_seconds.is_none_or(f64::is_finite)
 }

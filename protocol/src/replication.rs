@@ -35,7 +35,18 @@ pub const ENTRIES_MAX: usize = 256;
 /// Tiles in one message.
 pub const TILES_MAX: usize = 2_048;
 /// Counters of epochs beyond this are nonsense: there is one for each takeover.
-pub const COUNTER_MAX: u64 = 1 << 32;
+pub const COUNTER_MAX: u64 = 1 << 62;
+/// How far a counter may be ahead of what is known of a job. Whoever says more is not believed, so
+/// that nobody can put an epoch out of the others' reach: [`COUNTER_MAX`] is 2^42 messages away.
+pub const COUNTER_JUMP_MAX: u64 = 1 << 20;
+
+/// About how much a record of a device takes.
+const CONTRIBUTOR_BYTES: u64 = 2_048;
+
+/// Whether a counter can be that of a job whose highest known one is `known`.
+pub(crate) fn is_near(counter: u64, known: u64) -> bool {
+    counter <= known.saturating_add(COUNTER_JUMP_MAX).min(COUNTER_MAX)
+}
 
 /// What a job is, as its log begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,6 +104,39 @@ pub enum Entry {
     Moment(Moment),
     /// The job has ended.
     Ended(Box<JobStatus>),
+}
+
+impl Entry {
+    /// Whether it can be the entry at `place` of the log of this job.
+    pub(crate) fn fits(&self, header: &JobHeader, place: u64) -> bool {
+        let there = |tile: u32| u64::from(tile) < header.tiling.len();
+        match self {
+            Entry::Taken(taken) => place == 0 && taken.header == *header,
+            Entry::Backups(backups) => {
+                let mut rest = backups.iter().enumerate();
+                backups.len() <= BACKUPS_MAX && rest.all(|(n, id)| !backups[..n].contains(id))
+            }
+            Entry::Contributor(record) => record.is_sane(),
+            Entry::Done { stored, .. } => there(stored.done.tile),
+            Entry::Keep { tile, .. } | Entry::Held { tile, .. } => there(*tile),
+            Entry::Moment(moment) => moment.is_sane() && moment.tile.is_none_or(there),
+            Entry::Ended(status) => status.is_end_of(header.job),
+        }
+    }
+
+    /// About how many bytes it takes, in a message and in memory.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Entry::Taken(taken) => {
+                let blocks = taken.header.a.blocks.len() + taken.header.b.blocks.len();
+                512 + 34 * blocks as u64
+            }
+            Entry::Contributor(_) => CONTRIBUTOR_BYTES,
+            Entry::Ended(status) => status.size(),
+            Entry::Done { .. } => 256,
+            Entry::Backups(_) | Entry::Keep { .. } | Entry::Held { .. } | Entry::Moment(_) => 192,
+        }
+    }
 }
 
 /// The place of a node among those that could continue a job, highest wins: who has seen more of

@@ -43,6 +43,8 @@ const STALL_MAX: Span = Span::from_secs(600);
 /// How often idle devices are looked after while a job runs.
 const CHECK_MIN: Span = Span::from_millis(25);
 const CHECK_MAX: Span = Span::from_millis(500);
+/// Moments of a job that tell which tile was given to another device: there is more to tell.
+const REASSIGNED_MAX: usize = 16;
 /// How many pending tiles of a share are compared to find the next one.
 const SCAN_MAX: usize = 1_024;
 
@@ -104,11 +106,16 @@ pub struct Scheduler<P> {
     failures: BTreeMap<u32, BTreeMap<DeviceId, usize>>,
     /// Devices that went away while they computed a tile, and have not come back as they were.
     kills: BTreeMap<u32, BTreeMap<DeviceId, Kill>>,
+    /// Who had the lease of a tile that is free again, for the timeline.
+    lost_by: BTreeMap<u32, DeviceId>,
+    reassigned: usize,
     /// Tiles that are durable here.
     stored: BTreeMap<u32, StoredTile>,
     /// Tiles that other nodes have and this one has not.
     sources: BTreeMap<u32, Source>,
     fetching: BTreeSet<u32>,
+    /// How often a node did not have what only its word says that it has.
+    empty_words: BTreeMap<DeviceId, u32>,
     /// Who said that it has a tile before the tile was durable here.
     early: BTreeMap<u32, BTreeMap<DeviceId, BlockId>>,
     /// What nodes said so far that they have, until they have said all.
@@ -269,9 +276,12 @@ impl<P> Scheduler<P> {
             persisting: BTreeMap::new(),
             failures: BTreeMap::new(),
             kills: BTreeMap::new(),
+            lost_by: BTreeMap::new(),
+            reassigned: 0,
             stored: BTreeMap::new(),
             sources: BTreeMap::new(),
             fetching: BTreeSet::new(),
+            empty_words: BTreeMap::new(),
             early: BTreeMap::new(),
             told: BTreeMap::new(),
             nodes: BTreeSet::new(),
@@ -432,6 +442,7 @@ impl<P> Scheduler<P> {
         leases.sort_unstable();
         for (n, (_, id)) in leases.into_iter().enumerate() {
             let tile = self.end_lease(id);
+            self.lost_by.insert(tile, device);
             // The others waited for their turn.
             if died && n < helper.record.slots as usize {
                 self.count_kill(tile, device, helper.record.incarnation, now);

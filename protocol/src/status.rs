@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DeviceId, JobId, MatrixId};
 use crate::matrix::Dtype;
+use crate::replication::{BACKUPS_MAX, COUNTER_MAX};
 use crate::time::WallTime;
 
 /// Where a job stands.
@@ -129,6 +130,41 @@ pub struct JobStatus {
     pub timeline: Vec<Moment>,
 }
 
+impl JobStatus {
+    /// Whether a status that came from elsewhere is within bounds.
+    pub(crate) fn is_sane(&self) -> bool {
+        let texts = |part: &Contribution| {
+            let numbers = [part.compute_ms, part.transfer_ms, part.mflops];
+            part.name.len() <= 256
+                && part.user_agent.len() <= 1_024
+                && numbers.iter().all(|number| number.is_finite())
+        };
+        let error = self.error.as_ref();
+        self.name.len() <= 4_096
+            && self.epoch <= COUNTER_MAX
+            && self.backups.len() <= BACKUPS_MAX
+            && self.timeline.len() <= TIMELINE_MAX
+            && self.timeline.iter().all(Moment::is_sane)
+            && error.is_none_or(|error| error.len() <= 4_096)
+            && self.contributions.len() <= CONTRIBUTIONS_MAX
+            && self.contributions.iter().all(texts)
+            && self.seconds.is_finite()
+            && self.predicted_seconds.is_none_or(f64::is_finite)
+    }
+
+    /// Whether what came from elsewhere can be how this job ended.
+    pub(crate) fn is_end_of(&self, job: JobId) -> bool {
+        self.job == job && self.state.has_ended() && self.is_sane()
+    }
+
+    /// About how many bytes it takes, in a message and in memory.
+    pub(crate) fn size(&self) -> u64 {
+        1_024 + 1_024 * self.contributions.len() as u64 + 256 * self.timeline.len() as u64
+    }
+}
+
+/// Devices that are told of with one job.
+pub(crate) const CONTRIBUTIONS_MAX: usize = 4_096;
 /// Moments remembered of one job.
 pub const TIMELINE_MAX: usize = 64;
 
@@ -148,6 +184,13 @@ pub struct Moment {
     pub tile: Option<u32>,
     /// The counter of the epoch then.
     pub epoch: u64,
+}
+
+impl Moment {
+    /// Whether one that came from elsewhere is within bounds.
+    pub(crate) fn is_sane(&self) -> bool {
+        self.name.len() <= 256 && self.at.is_finite()
+    }
 }
 
 /// What can happen to a job.

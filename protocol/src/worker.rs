@@ -150,6 +150,8 @@ struct Job {
     epoch: Epoch,
     class: KernelClass,
     header: Option<Box<JobHeader>>,
+    /// The header is what the present coordinator says.
+    confirmed: bool,
     /// Leases asked for and not answered.
     pulled: u32,
     /// The coordinator has nothing until it says Open again.
@@ -394,6 +396,14 @@ impl<P: Clone> Worker<P> {
 
     /// Drops a job with its leases; nothing is said.
     fn drop_job(&mut self, id: JobId, now: Instant) {
+        self.drop_work(id, now);
+        if self.jobs.remove(&id).is_some() && self.jobs.is_empty() {
+            self.bad.clear();
+        }
+    }
+
+    /// Drops what is done for a job.
+    fn drop_work(&mut self, id: JobId, now: Instant) {
         let keys = self.leases.iter().filter(|(_, lease)| lease.job == id);
         let keys: Vec<u64> = keys.map(|(key, _)| *key).collect();
         for key in keys {
@@ -408,9 +418,6 @@ impl<P: Clone> Worker<P> {
         }
         self.books.forget(id);
         self.unsettled.forget(id);
-        if self.jobs.remove(&id).is_some() && self.jobs.is_empty() {
-            self.bad.clear();
-        }
     }
 
     fn return_where(&mut self, which: impl Fn(&Lease) -> bool, failed: bool, now: Instant) {

@@ -178,11 +178,11 @@ impl Driver {
             }
             Output::CopyMatrix { job, matrix, from } => self.copy_matrix(job, matrix, from),
             Output::FetchTile { job, tile, from } => self.fetch_tile(job, tile, from),
-            Output::Drop { job } => {
+            Output::Drop { job, for_good } => {
                 self.jobs.remove(&job);
                 self.copies.forget(job);
                 self.changed.insert(job);
-                let dropped = self.app.store().drop_job(job);
+                let dropped = self.app.store().drop_job(job, for_good);
                 tokio::spawn(async move {
                     if let Err(error) = dropped.await {
                         tracing::warn!(%job, %error, "what is here of a job could not be removed");

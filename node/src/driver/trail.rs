@@ -52,7 +52,7 @@ impl Trail {
                     self.writing.insert(end, tiles);
                 }
             }
-            Output::Drop { job } => {
+            Output::Drop { job, .. } => {
                 tracing::debug!(%job, "dropped");
                 self.writing.retain(|(other, ..), _| other != job);
             }

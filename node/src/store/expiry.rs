@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gemmesh_protocol::id::{JobId, MatrixId};
 use gemmesh_protocol::time::WallTime;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::db::TABLES_OF_JOBS;
 use super::{Store, jobs, lock};
@@ -13,6 +13,15 @@ use super::{Store, jobs, lock};
 const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How many of these are remembered; the oldest are forgotten first.
 const TOMBSTONES_MAX: usize = 200_000;
+
+/// Remembers that the time of a job or matrix is over.
+pub(super) fn bury(connection: &Connection, id: &[u8], now: WallTime) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT OR REPLACE INTO tombstones (id, since_ms) VALUES (?1, ?2)",
+        params![id, now.0 as i64],
+    )?;
+    Ok(())
+}
 
 impl Store {
     /// Removes jobs that ended `ttl` ago or earlier (and returns them) and matrices that nothing
@@ -88,10 +97,7 @@ impl Store {
                 }
                 let ids = gone_jobs.iter().map(|job| &job.0[..]);
                 for id in ids.chain(gone_matrices.iter().map(|id| &id.0[..])) {
-                    transaction.execute(
-                        "INSERT OR REPLACE INTO tombstones (id, since_ms) VALUES (?1, ?2)",
-                        params![id, now.0 as i64],
-                    )?;
+                    bury(&transaction, id, now)?;
                 }
                 transaction.commit()?;
                 let mut catalog = lock(&shared.catalog);

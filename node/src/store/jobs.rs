@@ -200,7 +200,8 @@ impl Store {
         }
     }
 
-    /// Removes all that is here of a job, without a trace; its result stays as long as any matrix,
+    /// Removes all that is here of a job, without a trace, or for good with one: then it is called
+    /// expired for a day, also in [`Store::expired_jobs`]. Its result stays as long as any matrix,
     /// when it is one. Queued before the call returns, as [`Store::record`].
     ///
     /// # Errors
@@ -208,22 +209,30 @@ impl Store {
     pub fn drop_job(
         &self,
         job: JobId,
+        for_good: bool,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let shared = self.shared().clone();
         self.inner.writer.post_run(move |connection| {
+            let now = wall();
             let transaction = connection.transaction()?;
+            if for_good {
+                super::expiry::bury(&transaction, &job.0, now)?;
+            }
             for table in TABLES_OF_JOBS {
                 transaction
                     .execute(&format!("DELETE FROM {table} WHERE job = ?1"), [&job.0[..]])?;
             }
             transaction.commit()?;
             let mut catalog = lock(&shared.catalog);
+            if for_good {
+                catalog.tombstones.insert(job.0.to_vec(), now);
+            }
             let Some(entry) = catalog.jobs.remove(&job) else {
                 return Ok(());
             };
             if entry.ended.is_none() {
-                catalog.unpin(entry.a, wall());
-                catalog.unpin(entry.b, wall());
+                catalog.unpin(entry.a, now);
+                catalog.unpin(entry.b, now);
             }
             if let Some((file, _)) = entry.file {
                 shared.blocks.remove(&file.name);

@@ -3,10 +3,19 @@
 
 use super::*;
 use crate::id::Epoch;
-use crate::replication::{Backup, COUNTER_MAX, Effect, Entry, Log, Note, Rank, Restored, Vote};
+use crate::job::JobHeader;
+use crate::replication::{
+    Backup, COUNTER_MAX, ENTRIES_MAX, Effect, Entry, Log, Note, Rank, Restored, Vote, is_near,
+};
 
 /// Jobs of other nodes that this one backs up, at most.
-const BACKUPS_OF_OTHERS_MAX: usize = 4_096;
+const BACKUPS_OF_OTHERS_MAX: usize = 1_024;
+/// What these take in memory, about; and those of them that have ended.
+const BACKUP_BYTES_MAX: u64 = 512 << 20;
+const ENDED_OF_OTHERS_MAX: usize = 65_536;
+const ENDED_BYTES_MAX: u64 = 256 << 20;
+/// The part of each of these that is for the jobs of one node: the others keep room.
+const SHARE_OF_ONE: (u64, u64) = (3, 4);
 /// Jobs whose time is over that are remembered, so that nobody brings them back.
 const FORGOTTEN_MAX: usize = 65_536;
 /// Ended jobs that are copied at a time, and those that wait for it.
@@ -32,6 +41,17 @@ fn standing(status: &JobStatus) -> (u8, u64, DeviceId) {
         JobState::Queued | JobState::Running => 0,
     };
     (state, status.epoch, status.coordinator)
+}
+
+/// How much of a bound is for one node.
+fn share(bound: u64) -> u64 {
+    let (part, of) = SHARE_OF_ONE;
+    bound / of * part
+}
+
+/// Whether a log may begin with this.
+fn is_right(header: &JobHeader, job: JobId) -> bool {
+    header.job == job && header.check().is_ok() && header.name.len() <= 4_096
 }
 
 /// Jobs that are over here, for good.
@@ -167,6 +187,9 @@ impl<P: Clone> Engine<P> {
                 if epoch.device != from || epoch.counter > COUNTER_MAX {
                     return false;
                 }
+                if entries.len() > ENTRIES_MAX || first > u64::MAX / 2 {
+                    return false;
+                }
                 return self.handle_append(job, epoch, elapsed, first, entries, now);
             }
             Message::Appended {
@@ -195,8 +218,10 @@ impl<P: Clone> Engine<P> {
                 complete,
                 ..
             } => {
-                if let Some(record) = self.membership.record_of(from).cloned() {
-                    self.with_job(job, |job| job.handle_held(&record, epoch, tiles, complete));
+                if let (Some(record), Some(scheduler)) =
+                    (self.membership.record_of(from), self.jobs.get_mut(&job))
+                {
+                    return scheduler.handle_held(record, epoch, tiles, complete);
                 }
             }
             Message::Claim { epoch, .. } => {
@@ -212,7 +237,17 @@ impl<P: Clone> Engine<P> {
                 let vote = self.vote(job, rank, now);
                 self.send(from, Message::Vote { job, vote }, None);
             }
-            Message::Vote { vote, .. } => self.handle_vote(from, job, vote, now),
+            Message::Vote { vote, .. } => {
+                let sane = match &vote {
+                    Vote::Ended(status) => status.is_end_of(job),
+                    Vote::Lives { epoch } => epoch.counter <= COUNTER_MAX,
+                    Vote::Yield | Vote::Higher | Vote::Gone | Vote::Unknown => true,
+                };
+                if !sane {
+                    return false;
+                }
+                self.handle_vote(from, job, vote, now);
+            }
             Message::Resume { epoch, grants, .. } => {
                 self.with_job(job, |job| job.handle_resume(from, epoch, &grants, now));
             }
@@ -223,15 +258,31 @@ impl<P: Clone> Engine<P> {
 
     /// What a node gets to hear that speaks of a job which is over here; `false` when it is not.
     fn answer_over(&mut self, to: DeviceId, job: JobId) -> bool {
-        let vote = if let Some(status) = self.ended.get(&job) {
-            Vote::Ended(Box::new(status.clone()))
-        } else if self.forgotten.contains(job) {
-            Vote::Gone
-        } else {
+        let Some(vote) = self.vote_over(job) else {
             return false;
         };
         self.send(to, Message::Vote { job, vote }, None);
         true
+    }
+
+    fn vote_over(&self, job: JobId) -> Option<Vote> {
+        match self.ended.get(&job) {
+            Some(status) => Some(Vote::Ended(Box::new(status.clone()))),
+            None => self.forgotten.contains(job).then_some(Vote::Gone),
+        }
+    }
+
+    /// The end of a job in which this node has no part, if it came under a higher epoch than this:
+    /// who speaks under this one has slept through it. Under a higher one a job that is done may
+    /// go on, because its result is lost.
+    fn vote_ended_elsewhere(&self, job: JobId, epoch: Epoch) -> Option<Vote> {
+        let later = |status: &&JobStatus| {
+            let end = (status.epoch, status.coordinator);
+            end > (epoch.counter, epoch.device)
+        };
+        let status = self.remote.ended(job).filter(later);
+        let status = status.filter(|_| !self.knows(job));
+        Some(Vote::Ended(Box::new(status?.clone())))
     }
 
     fn handle_append(
@@ -255,30 +306,48 @@ impl<P: Clone> Engine<P> {
             self.send(from, message, None);
             return true;
         }
+        let own = self.jobs.get(&job).map(Scheduler::header);
+        let known = own.or_else(|| self.backups.get(&job).map(Backup::header));
+        let is_new = known.is_none();
+        let told = match entries.first() {
+            Some(Entry::Taken(taken)) if first == 0 => Some(&taken.header),
+            _ => None,
+        };
+        if let Some(header) = known.or(told) {
+            let mut entries = entries.iter().zip(first..);
+            let right = !is_new || is_right(header, job);
+            if !right || !entries.all(|(entry, place)| entry.fits(header, place)) {
+                return false;
+            }
+        }
         if !self.gives_way(from, job, epoch, now) {
             return true;
         }
-        if !self.backups.contains_key(&job) {
-            let Some(Entry::Taken(taken)) = entries.first().filter(|_| first == 0) else {
-                // This node has lost what it had: from the beginning, please.
-                let message = Message::Appended {
-                    job,
-                    epoch,
-                    sequence: 0,
-                    inputs: false,
-                    ended: false,
-                };
-                self.send(from, message, None);
-                return true;
+        if let Some(vote) = self.vote_ended_elsewhere(job, epoch) {
+            self.send(from, Message::Vote { job, vote }, None);
+            return true;
+        }
+        if is_new && told.is_none() {
+            // This node has lost what it had: from the beginning, please.
+            let message = Message::Appended {
+                job,
+                epoch,
+                sequence: 0,
+                inputs: false,
+                ended: false,
             };
-            let right = taken.header.job == job && taken.header.check().is_ok();
-            if !right || taken.header.name.len() > 4_096 {
-                return false;
+            self.send(from, message, None);
+            return true;
+        }
+        let bytes = entries.iter().map(Entry::size).sum();
+        if !self.has_room(from, bytes) || (is_new && !self.has_room_for_end(from)) {
+            match self.backups.get_mut(&job) {
+                Some(backup) => backup.decline(from),
+                None => self.send(from, Message::Declined { job }, None),
             }
-            if self.backups.len() >= BACKUPS_OF_OTHERS_MAX {
-                self.send(from, Message::Declined { job }, None);
-                return true;
-            }
+            return true;
+        }
+        if let Some(Entry::Taken(taken)) = entries.first().filter(|_| is_new) {
             let mut backup = Backup::new(self.me(), (**taken).clone(), epoch, now);
             backup.handle_links(&self.linked_nodes(), &BTreeSet::new(), now);
             self.backups.insert(job, backup);
@@ -288,9 +357,53 @@ impl<P: Clone> Engine<P> {
         true
     }
 
+    /// Whether the jobs that this node backs up may take so many bytes more, for this coordinator.
+    fn has_room(&self, coordinator: DeviceId, bytes: u64) -> bool {
+        let (mut all, mut its) = (bytes, bytes);
+        for backup in self.backups.values() {
+            all += backup.bytes();
+            if backup.epoch().device == coordinator {
+                its += backup.bytes();
+            }
+        }
+        all <= BACKUP_BYTES_MAX && its <= share(BACKUP_BYTES_MAX)
+    }
+
+    /// Whether one job more of this coordinator may be backed up here, and end.
+    fn has_room_for_end(&self, coordinator: DeviceId) -> bool {
+        let me = self.me();
+        let of_it = |backup: &&Backup<P>| backup.epoch().device == coordinator;
+        let backed_up = self.backups.values().filter(of_it).count() as u64;
+        let (mut jobs, mut of_one, mut bytes, mut bytes_of_one) = (0, 0, 0, 0);
+        for status in self.ended.values().filter(|s| s.coordinator != me) {
+            jobs += 1;
+            bytes += status.size();
+            if status.coordinator == coordinator {
+                of_one += 1;
+                bytes_of_one += status.size();
+            }
+        }
+        self.backups.len() < BACKUPS_OF_OTHERS_MAX
+            && backed_up < share(BACKUPS_OF_OTHERS_MAX as u64)
+            && jobs < ENDED_OF_OTHERS_MAX
+            && of_one < share(ENDED_OF_OTHERS_MAX as u64)
+            && bytes < ENDED_BYTES_MAX
+            && bytes_of_one < share(ENDED_BYTES_MAX)
+    }
+
+    /// The highest counter of a job's epochs that is known here.
+    fn known_counter(&self, job: JobId) -> u64 {
+        let own = self.jobs.get(&job).map(|job| job.epoch().counter);
+        let backup = || self.backups.get(&job).map(|backup| backup.epoch().counter);
+        own.or_else(backup).unwrap_or(0)
+    }
+
     /// Makes way for a higher epoch; whoever speaks of a lower one is told so, and `false` is
     /// returned.
     fn gives_way(&mut self, from: DeviceId, job: JobId, epoch: Epoch, now: Instant) -> bool {
+        if !is_near(epoch.counter, self.known_counter(job)) {
+            return false;
+        }
         if let Some(own) = self.jobs.get(&job).map(Scheduler::epoch) {
             if epoch <= own || cfg!(gemmesh_bug = "never-steps-down") {
                 if epoch < own {
@@ -322,6 +435,9 @@ impl<P: Clone> Engine<P> {
             backup.handle_claim(epoch);
             return;
         }
+        if let Some(vote) = self.vote_ended_elsewhere(job, epoch) {
+            self.send(from, Message::Vote { job, vote }, None);
+        }
         let message = Message::Held {
             job,
             epoch,
@@ -332,21 +448,22 @@ impl<P: Clone> Engine<P> {
     }
 
     fn vote(&mut self, job: JobId, rank: Rank, now: Instant) -> Vote {
-        if let Some(status) = self.ended.get(&job) {
-            return Vote::Ended(Box::new(status.clone()));
+        if let Some(vote) = self.vote_over(job) {
+            return vote;
         }
-        if self.forgotten.contains(job) {
-            return Vote::Gone;
+        if let Some(vote) = self.vote_ended_elsewhere(job, rank.epoch) {
+            return vote;
         }
+        let near = is_near(rank.epoch.counter, self.known_counter(job));
         if let Some(own) = self.jobs.get(&job).map(Scheduler::epoch) {
-            if own >= rank.epoch {
+            if own >= rank.epoch || !near {
                 return Vote::Lives { epoch: own };
             }
             self.step_down(job, rank.epoch, now);
         }
         match self.backups.get_mut(&job) {
-            Some(backup) => backup.handle_elect(rank, now),
-            None => Vote::Unknown,
+            Some(backup) if near => backup.handle_elect(rank, now),
+            _ => Vote::Unknown,
         }
     }
 
@@ -358,9 +475,7 @@ impl<P: Clone> Engine<P> {
         if let Vote::Ended(status) = &vote
             && self.ended.contains_key(&job)
         {
-            if status.job == job && status.state.has_ended() {
-                self.amend(from, status, now);
-            }
+            self.amend(from, status, now);
             return;
         }
         // It follows somebody who does not know yet that the job has ended, or has forgotten to say so.
@@ -398,12 +513,18 @@ impl<P: Clone> Engine<P> {
                 }
                 JobState::Queued | JobState::Running => {}
             },
-            Vote::Lives { epoch } if epoch > scheduler.epoch() && epoch.counter <= COUNTER_MAX => {
-                self.step_down(job, epoch, now);
+            Vote::Lives { epoch } if epoch > scheduler.epoch() => {
+                if is_near(epoch.counter, scheduler.epoch().counter) {
+                    self.step_down(job, epoch, now);
+                } else {
+                    // It follows whom nobody else believes.
+                    scheduler.handle_declined(from, now);
+                }
             }
             Vote::Gone => {
                 self.forget(job, now);
-                self.outputs.push_back(Output::Drop { job });
+                let for_good = true;
+                self.outputs.push_back(Output::Drop { job, for_good });
             }
             _ => {}
         }
@@ -413,9 +534,6 @@ impl<P: Clone> Engine<P> {
     /// itself.
     pub(super) fn compare_news(&mut self, from: DeviceId, status: &JobStatus, now: Instant) {
         let job = status.job;
-        if status.epoch > COUNTER_MAX {
-            return;
-        }
         let epoch = Epoch {
             counter: status.epoch,
             device: status.coordinator,
@@ -572,6 +690,7 @@ impl<P: Clone> Engine<P> {
             now,
         );
         self.remote.forget(job);
+        self.worker.handle_own_header(scheduler.header(), now);
         for device in nodes {
             if let Some(record) = self.membership.record_of(device) {
                 scheduler.node_up(record, now);
@@ -648,7 +767,7 @@ impl<P: Clone> Engine<P> {
                         self.remote.forget(job);
                     }
                     self.outputs.push_back(Output::JobChanged { job });
-                    Output::Drop { job }
+                    Output::Drop { job, for_good }
                 }
             };
             self.outputs.push_back(output);

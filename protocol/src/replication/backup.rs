@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::election::{self, Election, Step, View};
-use super::{COUNTER_MAX, Entry, Rank, Restored, StoredTile, TILES_MAX, Taken, Vote};
+use super::{
+    CONTRIBUTOR_BYTES, Entry, Rank, Restored, StoredTile, TILES_MAX, Taken, Vote, is_near,
+};
 use crate::id::{BlockId, DeviceId, Epoch, MatrixId};
 use crate::io::DoneTile;
 use crate::job::JobHeader;
 use crate::message::{DeviceRecord, Message};
 use crate::progress::Progress;
-use crate::status::{JobState, JobStatus, Mode, Moment, TIMELINE_MAX};
+use crate::status::{CONTRIBUTIONS_MAX, JobState, JobStatus, Mode, Moment, TIMELINE_MAX};
 use crate::time::{Instant, Span};
 use crate::timer::earliest;
 
@@ -29,6 +31,8 @@ const DOUBTS_MAX: u32 = 5;
 const REFUSALS_MAX: u32 = 8;
 /// A tile that did not come by then is asked for again.
 const FETCH_MAX: Span = Span::from_secs(60);
+/// Nodes that are remembered as holders of one tile.
+const HOLDERS_MAX: usize = 16;
 /// When nobody who has the result was seen for so long, what is missing of it is computed again.
 const RESULT_LOST: Span = Span::from_secs(10);
 
@@ -87,6 +91,8 @@ pub struct Backup<P> {
     backups: Vec<DeviceId>,
     contributors: BTreeMap<DeviceId, DeviceRecord>,
     recorded: BTreeMap<u32, Known>,
+    /// Holders of all tiles together, at least.
+    holders: u64,
     held: BTreeMap<u32, StoredTile>,
     persisting: BTreeMap<u32, DoneTile>,
     /// Tiles to fetch, and when they may be asked for again.
@@ -124,6 +130,8 @@ pub struct Backup<P> {
 /// What a new coordinator starts with.
 #[derive(Debug)]
 pub(crate) struct Legacy {
+    /// Who coordinated it.
+    pub before: DeviceId,
     pub taken: Taken,
     pub started: Instant,
     pub backups: Vec<DeviceId>,
@@ -149,6 +157,7 @@ impl<P> Backup<P> {
             backups: Vec::new(),
             contributors: BTreeMap::new(),
             recorded: BTreeMap::new(),
+            holders: 0,
             held: BTreeMap::new(),
             persisting: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -249,9 +258,20 @@ impl<P> Backup<P> {
         self.epoch
     }
 
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> u64 {
+        let header = &self.taken.header;
+        let blocks = header.a.blocks.len() + header.b.blocks.len();
+        let ending = self.ending.as_ref().map_or(0, JobStatus::size);
+        let tiles = self.recorded.len() + self.held.len();
+        let contributors = self.contributors.len() as u64 * CONTRIBUTOR_BYTES;
+        ending + contributors + 34 * blocks as u64 + 192 * tiles as u64 + 40 * self.holders
+    }
+
     /// What a new coordinator continues from. Nothing is left to do here.
     pub fn into_legacy(self) -> Legacy {
         Legacy {
+            before: self.coordinator(),
             taken: self.taken,
             started: self.started,
             backups: self.backups,
@@ -403,16 +423,16 @@ impl<P> Backup<P> {
     }
 
     fn apply(&mut self, entry: &Entry, now: Instant) {
-        let tiles = self.taken.header.tiling.len();
         match entry {
             Entry::Taken(_) => {}
             Entry::Backups(backups) => self.backups.clone_from(backups),
             Entry::Contributor(record) => {
-                if record.is_sane() {
+                let known = self.contributors.contains_key(&record.device);
+                if known || self.contributors.len() < CONTRIBUTIONS_MAX {
                     self.contributors.insert(record.device, (**record).clone());
                 }
             }
-            Entry::Done { stored, keeper } if u64::from(stored.done.tile) < tiles => {
+            Entry::Done { stored, keeper } => {
                 let tile = stored.done.tile;
                 let known = self.recorded.entry(tile).or_insert_with(|| Known {
                     stored: stored.clone(),
@@ -423,7 +443,7 @@ impl<P> Backup<P> {
                     known.stored = stored.clone();
                     known.holders.clear();
                 }
-                known.holders.insert(self.epoch.device);
+                self.holders += u64::from(known.holders.insert(self.epoch.device));
                 if *keeper == Some(self.me) {
                     self.want(tile, now);
                 }
@@ -434,20 +454,19 @@ impl<P> Backup<P> {
                 }
             }
             Entry::Held { tile, holder } => {
-                if let Some(known) = self.recorded.get_mut(tile) {
-                    known.holders.insert(*holder);
+                if let Some(known) = self.recorded.get_mut(tile)
+                    && known.holders.len() < HOLDERS_MAX
+                {
+                    self.holders += u64::from(known.holders.insert(*holder));
                 }
             }
             Entry::Moment(moment) => {
                 if self.timeline.len() == TIMELINE_MAX {
                     self.timeline.remove(1);
                 }
-                if moment.name.len() <= 256 && moment.at.is_finite() {
-                    self.timeline.push(moment.clone());
-                }
+                self.timeline.push(moment.clone());
             }
             Entry::Ended(status) => self.end((**status).clone(), now),
-            Entry::Done { .. } => {}
         }
     }
 
@@ -485,8 +504,14 @@ impl<P> Backup<P> {
             self.election.hold(now);
             return;
         }
+        let coordinator = self.coordinator();
+        self.decline(coordinator);
+    }
+
+    /// This node can not take part: `to` should find another.
+    pub fn decline(&mut self, to: DeviceId) {
         let job = self.taken.header.job;
-        self.send(self.coordinator(), Message::Declined { job });
+        self.send(to, Message::Declined { job });
         self.over = true;
         self.effects.push_back(Effect::Drop(false));
     }
@@ -556,7 +581,7 @@ impl<P> Backup<P> {
         self.follow(epoch);
         self.confirm();
         self.report();
-        if status.state.has_ended() && !self.is_backup() {
+        if status.state == JobState::Done && !self.is_backup() {
             self.over = true;
             self.effects.push_back(Effect::Drop(false));
         } else if status.state.has_ended() {
@@ -767,6 +792,14 @@ impl<P> Backup<P> {
     pub fn end_elsewhere(&mut self, status: JobStatus, now: Instant) {
         if self.whole.is_none() {
             self.whole = Some(Copy::Missing { retry: now });
+        }
+        // Should the result be lost, it is that end that is gone back on.
+        let epoch = Epoch {
+            counter: status.epoch,
+            device: status.coordinator,
+        };
+        if is_near(epoch.counter, self.epoch.counter) {
+            self.follow(epoch);
         }
         self.end(status, now);
     }
@@ -986,7 +1019,7 @@ impl<P> Backup<P> {
             Vote::Yield | Vote::Unknown => self.election.yielded(from),
             Vote::Higher => self.election.refused(now),
             Vote::Lives { epoch } => {
-                if epoch.counter > COUNTER_MAX || epoch < self.epoch {
+                if epoch < self.epoch || !is_near(epoch.counter, self.epoch.counter) {
                     self.election.yielded(from);
                 } else {
                     // Its coordinator has not spoken to this node yet.

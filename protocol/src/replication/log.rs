@@ -15,6 +15,8 @@ const QUIET: Span = Span::from_millis(50);
 const REPLACE_AFTER: Span = Span::from_secs(5);
 /// A backup that has computed a tile, or should fetch one, has so long before another is asked.
 const KEEP_AFTER: Span = Span::from_secs(15);
+/// Comings and goings that backups are told of, beyond which they are only in the timeline here.
+const MOMENTS_MAX: usize = 4_096;
 /// What one message may carry, roughly; headers of large jobs go alone.
 const MESSAGE_BYTES: u64 = 256 << 10;
 
@@ -54,6 +56,8 @@ pub(crate) struct Log {
     unsafe_yet: VecDeque<(u64, u32)>,
     safe: BTreeSet<u32>,
     timeline: VecDeque<Moment>,
+    /// Moments in the log.
+    moments: usize,
     ended: bool,
     /// Who has which tile is not known yet.
     waits: bool,
@@ -119,6 +123,7 @@ impl Log {
             unsafe_yet: VecDeque::new(),
             safe: BTreeSet::new(),
             timeline: VecDeque::new(),
+            moments: 0,
             ended: false,
             waits: false,
             bytes: 0,
@@ -191,6 +196,13 @@ impl Log {
         self.timeline.iter().cloned().collect()
     }
 
+    /// How a device was called when something happened to it.
+    pub fn name_of(&self, device: DeviceId) -> Option<&str> {
+        let mut moments = self.timeline.iter().rev();
+        let moment = moments.find(|moment| moment.device == device);
+        moment.map(|moment| moment.name.as_str())
+    }
+
     /// Bytes of operands and tiles that were copied to backups.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -235,7 +247,8 @@ impl Log {
     /// The list of backups of the epoch before: the same nodes first.
     pub fn prefer(&mut self, backups: &[DeviceId], now: Instant) {
         for &device in backups {
-            if device != self.me && self.backups.len() < self.max {
+            let new = device != self.me && !self.followers.contains_key(&device);
+            if new && self.backups.len() < self.max {
                 self.backups.push(device);
                 let lost = Some(now);
                 let follower = Follower {
@@ -266,7 +279,12 @@ impl Log {
             tile,
             epoch: self.epoch.counter,
         };
-        self.entries.push(Entry::Moment(moment.clone()));
+        // Who comes and goes all the time must not make the log grow without end.
+        let passing = matches!(event, Happening::Joined | Happening::Left);
+        if !passing || self.moments < MOMENTS_MAX {
+            self.moments += 1;
+            self.entries.push(Entry::Moment(moment.clone()));
+        }
         if self.timeline.len() == TIMELINE_MAX {
             // How it began stays.
             self.timeline.remove(1);
@@ -597,24 +615,6 @@ impl Log {
                 };
                 self.notes.push_back(Note::Send(device, append));
             }
-        }
-    }
-}
-
-impl Entry {
-    /// About how many bytes it takes in a message.
-    fn size(&self) -> u64 {
-        match self {
-            Entry::Taken(taken) => {
-                let blocks = taken.header.a.blocks.len() + taken.header.b.blocks.len();
-                512 + 34 * blocks as u64
-            }
-            Entry::Contributor(_) => 2_048,
-            Entry::Ended(status) => {
-                1_024 + 512 * status.contributions.len() as u64 + 256 * status.timeline.len() as u64
-            }
-            Entry::Done { .. } => 256,
-            Entry::Backups(_) | Entry::Keep { .. } | Entry::Held { .. } | Entry::Moment(_) => 192,
         }
     }
 }

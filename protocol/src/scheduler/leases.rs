@@ -26,6 +26,19 @@ impl<P> Scheduler<P> {
             self.state = JobState::Running;
             self.urge();
         }
+        while self.leases.contains_key(&LeaseId(self.next_lease)) {
+            // Somebody resumed one under a number that was guessed.
+            self.next_lease = self.next_lease.wrapping_add(1);
+        }
+        if let Some(before) = self.lost_by.remove(&tile)
+            && before != device
+            && self.reassigned < REASSIGNED_MAX
+        {
+            self.reassigned += 1;
+            let name = self.name(before);
+            self.log
+                .moment(Happening::Reassigned, before, &name, Some(tile), now);
+        }
         let lease = LeaseId(self.next_lease);
         self.next_lease = self.next_lease.wrapping_add(1);
         self.lease(lease, tile, device, now)
@@ -208,6 +221,7 @@ impl<P> Scheduler<P> {
             if self.tiles[tile as usize] == Tile::Leased {
                 self.reopen(tile);
             }
+            self.lost_by.insert(tile, device);
         }
     }
 

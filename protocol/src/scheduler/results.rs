@@ -148,7 +148,13 @@ impl<P> Scheduler<P> {
         match checked {
             Checked::Right => self.persist(tile, computed, None, payload),
             // Whoever kept it may have a bad disk; it did not compute it for this coordinator.
-            Checked::Wrong if computed.source.is_some() => self.reopen_elsewhere(tile),
+            Checked::Wrong if computed.source.is_some() => {
+                computed
+                    .source
+                    .into_iter()
+                    .for_each(|node| self.count_empty_word(node));
+                self.reopen_elsewhere(tile);
+            }
             Checked::Wrong => {
                 self.reopen_elsewhere(tile);
                 self.quarantine(computed.device, lease, tile, now);
@@ -207,6 +213,7 @@ impl<P> Scheduler<P> {
         }
         self.failures.remove(&tile);
         self.kills.remove(&tile);
+        self.lost_by.remove(&tile);
         self.verdict(device, lease, tile, true, true);
         self.changed.note();
         self.news.note();

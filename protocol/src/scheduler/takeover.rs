@@ -5,11 +5,14 @@
 //! elsewhere, takes over the leases of those who compute, and leases only what nobody has.
 
 use super::*;
+use crate::replication::TILES_MAX;
 
 /// Who does not say by then which tiles it has is not waited for.
 const GATHER_MAX: Span = Span::from_millis(400);
 /// A tile that only nodes out of reach hold is computed again after so long.
 const HOLDERS_WAIT: Span = Span::from_secs(5);
+/// A node whose word for a tile was worth nothing so many times is not asked any more.
+const EMPTY_WORDS_MAX: u32 = 3;
 /// Tiles fetched at a time.
 const FETCHES_MAX: usize = 4;
 
@@ -38,6 +41,12 @@ impl<P> Scheduler<P> {
             job.progress.know(record);
             job.recorded.insert(record.device);
             job.log.contributor(record);
+        }
+        let before = legacy.before;
+        if before != me.device && !nodes.contains(&before) {
+            let told = job.log.name_of(before).map(str::to_owned);
+            let name = told.unwrap_or_else(|| job.name(before));
+            job.log.moment(Happening::Left, before, &name, None, now);
         }
         job.log
             .moment(Happening::TookOver, me.device, &me.name, None, now);
@@ -115,6 +124,7 @@ impl<P> Scheduler<P> {
         });
         let contributors = self.recorded.iter();
         Legacy {
+            before: self.me,
             taken: self.log.taken().clone(),
             started: self.started,
             backups: self.log.backups().to_vec(),
@@ -163,6 +173,7 @@ impl<P> Scheduler<P> {
     /// A node can be reached: it may be a backup, or hold tiles.
     pub fn node_up(&mut self, record: &DeviceRecord, now: Instant) {
         self.nodes.insert(record.device);
+        self.empty_words.remove(&record.device);
         self.log.node_up(record.device, &record.name, now);
         let epoch = self.epoch();
         if epoch.counter > 1 {
@@ -199,33 +210,40 @@ impl<P> Scheduler<P> {
     }
 
     /// A node has tiles. `record` is its own, in case it has not worked for this coordinator.
+    /// `false` when there are no such tiles.
     pub fn handle_held(
         &mut self,
         record: &DeviceRecord,
         epoch: Epoch,
         tiles: Vec<StoredTile>,
         complete: bool,
-    ) {
+    ) -> bool {
         if self.has_ended() || epoch != self.epoch() {
-            return;
+            return true;
         }
         let from = record.device;
+        let there = |stored: &StoredTile| (stored.done.tile as usize) < self.tiles.len();
+        if tiles.len() > TILES_MAX || !tiles.iter().all(there) {
+            return false;
+        }
+        let believed = self.is_believed(from);
         for stored in tiles {
             let tile = stored.done.tile;
             self.told.entry(from).or_default().insert(tile);
-            let Some(&state) = self.tiles.get(tile as usize) else {
-                continue;
-            };
-            match state {
+            match self.tiles[tile as usize] {
                 Tile::Done => self.log.held(from, tile, stored.digest),
                 Tile::Elsewhere => {
                     let source = self.sources.get_mut(&tile);
                     let source = source.expect("what is elsewhere has a source");
-                    if source.digest.is_none_or(|digest| digest == stored.digest) {
+                    if source
+                        .digest
+                        .map_or(believed, |digest| digest == stored.digest)
+                    {
                         source.holders.insert(from);
                     }
                 }
                 Tile::Pending if cfg!(gemmesh_bug = "computes-safe-tiles-again") => {}
+                Tile::Pending if !believed => {}
                 Tile::Pending => {
                     // Nobody has checked it for this coordinator, nor does anybody vouch for who
                     // computed it: it counts for who has it.
@@ -252,6 +270,7 @@ impl<P> Scheduler<P> {
             }
             self.heard_all(from);
         }
+        true
     }
 
     fn heard_all(&mut self, from: DeviceId) {
@@ -269,7 +288,8 @@ impl<P> Scheduler<P> {
             return;
         };
         let window = LEASES_PER_SLOT * u64::from(helper.record.slots);
-        for grant in grants {
+        // Nobody has more, and each is answered.
+        for grant in grants.iter().take(window as usize) {
             let pending = self.tiles.get(grant.tile as usize) == Some(&Tile::Pending);
             let fresh = !self.leases.contains_key(&grant.lease);
             let room = self.outstanding(from) < window;
@@ -359,7 +379,11 @@ impl<P> Scheduler<P> {
         let source = source.expect("what is elsewhere has a source");
         // It is asked once; the others remain, should these bytes be no good.
         source.holders.remove(&from);
+        let digest = source.digest;
         let Some((payload, _)) = payload.filter(|(_, length)| *length == bytes) else {
+            if digest.is_none() {
+                self.count_empty_word(from);
+            }
             self.go_on(now);
             return;
         };
@@ -369,7 +393,6 @@ impl<P> Scheduler<P> {
             work: source.done.work,
             source: Some(from),
         };
-        let digest = source.digest;
         if digest.is_some() {
             self.persist(tile, computed, digest, payload);
         } else {
@@ -377,6 +400,21 @@ impl<P> Scheduler<P> {
             let lease = computed.lease;
             self.verifying.insert(tile, computed);
             self.effects.push_back(Effect::Verify(tile, lease, payload));
+        }
+    }
+
+    fn is_believed(&self, node: DeviceId) -> bool {
+        self.empty_words.get(&node).copied().unwrap_or(0) < EMPTY_WORDS_MAX
+    }
+
+    /// A tile that no log tells of was not where a node said that it has it.
+    pub(super) fn count_empty_word(&mut self, node: DeviceId) {
+        *self.empty_words.entry(node).or_default() += 1;
+        if !self.is_believed(node) {
+            let unchecked = self.sources.values_mut().filter(|s| s.digest.is_none());
+            for source in unchecked {
+                source.holders.remove(&node);
+            }
         }
     }
 

@@ -140,6 +140,7 @@ impl<P: Clone> Worker<P> {
         job.orphaned = None;
         job.heard = now;
         if before != epoch.device {
+            job.confirmed = job.header.is_none();
             self.forget_requests(|request| request.job == id);
         }
         let leases = self.leases.values().filter(|lease| lease.job == id);

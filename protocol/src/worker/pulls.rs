@@ -30,6 +30,7 @@ impl<P: Clone> Worker<P> {
             epoch,
             class,
             header: None,
+            confirmed: true,
             pulled: 0,
             exhausted: false,
             orphaned: None,
@@ -44,7 +45,8 @@ impl<P: Clone> Worker<P> {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if job.coordinator != from || job.header.is_some() || job.pulled == 0 {
+        let settled = job.header.is_some() && job.confirmed;
+        if job.coordinator != from || settled || job.pulled == 0 {
             return;
         }
         job.heard = now;
@@ -52,7 +54,29 @@ impl<P: Clone> Worker<P> {
             self.drop_job(id, now);
             return;
         }
-        job.header = Some(header);
+        self.set_header(id, header, now);
+    }
+
+    /// This device coordinates the job itself and knows what it is.
+    pub fn handle_own_header(&mut self, header: &JobHeader, now: Instant) {
+        let known = self.jobs.get(&header.job).map(|job| job.header.is_some());
+        if known == Some(true) {
+            self.set_header(header.job, Box::new(header.clone()), now);
+            self.pump(now);
+        }
+    }
+
+    /// What was computed for another header, which somebody made up, is worth nothing.
+    fn set_header(&mut self, id: JobId, header: Box<JobHeader>, now: Instant) {
+        let job = self.jobs.get_mut(&id).expect("a job that is known");
+        job.confirmed = true;
+        if job.header.as_ref() == Some(&header) {
+            return;
+        }
+        if job.header.replace(header).is_some() {
+            self.return_where(|lease| lease.job == id, false, now);
+            self.drop_work(id, now);
+        }
     }
 
     pub(super) fn handle_grants(
@@ -160,7 +184,7 @@ impl<P: Clone> Worker<P> {
                 body: Message::Pull {
                     job: next,
                     leases,
-                    header: job.header.is_none(),
+                    header: job.header.is_none() || !job.confirmed,
                 },
                 payload: None,
             });

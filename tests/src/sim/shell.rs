@@ -237,10 +237,16 @@ impl Sim {
             Output::FetchTile { job, tile, from } => {
                 self.begin_ask(host, job, Wanted::Tile(tile), vec![from]);
             }
-            Output::Drop { job } => {
+            Output::Drop { job, for_good } => {
                 let name = self.job_name(job);
                 self.tell(format!("n{host} drops {name}"));
-                self.write(host, Write::Drop { job });
+                self.write(
+                    host,
+                    match for_good {
+                        true => Write::Forget { job },
+                        false => Write::Drop { job },
+                    },
+                );
             }
             Output::Finish { job } => self.write(host, Write::Finish { job }),
             Output::Ended { status } => {

@@ -217,7 +217,7 @@ async fn a_tile_with_another_hash_is_refused_and_a_recorded_one_replaces_other_b
 async fn operands_that_come_later_stay_until_the_job_ends() {
     const YEAR: WallTime = WallTime(1 << 45);
     let ttl = std::time::Duration::from_secs(1);
-    for end in ["ended", "dropped"] {
+    for end in ["ended", "dropped", "over"] {
         let place = Place::new();
         let (header, (source, _place)) = elsewhere().await;
         let (store, _) = backup(&place).await;
@@ -229,7 +229,7 @@ async fn operands_that_come_later_stay_until_the_job_ends() {
         }
         assert_eq!(store.expire(YEAR, ttl).await, []);
         drop(store);
-        let store = place.open();
+        let mut store = place.open();
         assert_eq!(store.expire(YEAR, ttl).await, []);
         for id in operands {
             store.manifest(id).await.unwrap();
@@ -240,15 +240,25 @@ async fn operands_that_come_later_stay_until_the_job_ends() {
                 store.end_job(&status).await.unwrap();
             }
             _ => {
-                store.drop_job(header.job).await.unwrap();
-                store.drop_job(header.job).await.unwrap();
+                let for_good = end == "over";
+                store.drop_job(header.job, for_good).await.unwrap();
+                store.drop_job(header.job, for_good).await.unwrap();
                 assert_eq!(load(&store).await, []);
-                assert_eq!(store.job_missing(header.job), Missing::Unknown);
+                let missing = match for_good {
+                    true => Missing::Expired,
+                    false => Missing::Unknown,
+                };
+                assert_eq!(store.job_missing(header.job), missing);
+                drop(store);
+                store = place.open();
+                assert_eq!(store.job_missing(header.job), missing);
+                assert_eq!(store.expired_jobs().len(), usize::from(for_good));
             }
         }
         assert_eq!(place.block_files().len(), 2, "{end}");
         let expired = store.expire(YEAR, ttl).await;
         assert_eq!(expired.len(), usize::from(end == "ended"));
+        // A day later the trace of the other is gone.
         assert_eq!(store.expired_jobs(), expired);
         for id in operands {
             assert_eq!(store.manifest(id).await, Err(Missing::Expired));
@@ -257,7 +267,7 @@ async fn operands_that_come_later_stay_until_the_job_ends() {
         // What is over does not come back; what was dropped may.
         let entries = vec![Entry::Taken(Box::new(taken(&header, "")))];
         let again = store.record(header.job, FIRST, 1, entries).await;
-        assert_eq!(again.is_ok(), end == "dropped", "{again:?}");
+        assert_eq!(again.is_ok(), end != "ended", "{again:?}");
     }
 }
 

@@ -3,19 +3,13 @@
 
 use std::collections::VecDeque;
 
-use gemmesh_protocol::engine::Engine;
 use gemmesh_protocol::id::DeviceId;
-use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output};
-use gemmesh_protocol::job::KernelClass;
-use gemmesh_protocol::message::{DeviceRecord, Header, Hello, Message, Refusal, VERSION};
-use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState};
-use gemmesh_protocol::time::{Instant, Span, WallTime};
+use gemmesh_protocol::io::{Door, Input, LinkId, Output};
+use gemmesh_protocol::message::{DeviceRecord, Message, Refusal};
+use gemmesh_protocol::status::DeviceState;
+use gemmesh_protocol::time::Span;
 
-const ME: u8 = 5;
-const HONEST: u8 = 1;
-const LIAR: u8 = 9;
-const NODE: DeviceKind = DeviceKind::Native;
-const PAGE: DeviceKind = DeviceKind::Browser;
+use crate::node::{DEVICES_MAX, HONEST, LIAR, ME, NODE, Node, PAGE, hello, record};
 
 #[test]
 fn others_can_not_speak_for_a_neighbour() {
@@ -254,84 +248,6 @@ const CHANGES: [fn(&mut DeviceRecord); 5] = [
     |record| record.mflops = 1e11,
 ];
 
-const DEVICES_MAX: usize = 1_024;
-
-struct Node {
-    engine: Engine<()>,
-    me: u8,
-    now: Instant,
-}
-
-impl Node {
-    fn new(me: u8) -> Self {
-        let config = Config {
-            record: record(me, NODE),
-            mesh: "m".to_owned(),
-            seed: 7,
-            cache_bytes: 1 << 20,
-            devices_max: DEVICES_MAX,
-            backups: 3,
-        };
-        let now = Instant(1_000_000);
-        let engine = Engine::new(config, now);
-        Self { engine, me, now }
-    }
-
-    fn input(&mut self, input: Input<()>) -> Vec<Output<()>> {
-        self.engine.handle(input, self.now);
-        std::iter::from_fn(|| self.engine.poll_output()).collect()
-    }
-
-    fn link_up(&mut self, link: u64, door: Door) -> Vec<Output<()>> {
-        let (link, dialled) = (LinkId(link), None);
-        self.input(Input::LinkUp {
-            link,
-            door,
-            dialled,
-        })
-    }
-
-    fn join(&mut self, link: u64, device: u8, kind: DeviceKind, attach: bool) -> Vec<Output<()>> {
-        let door = match kind {
-            DeviceKind::Native => Door::Mesh,
-            DeviceKind::Browser => Door::Page,
-        };
-        let mut said = self.link_up(link, door);
-        let hello = hello(record(device, kind), attach);
-        said.extend(self.frame(link, device, Message::Hello(hello)));
-        said
-    }
-
-    fn frame(&mut self, link: u64, from: u8, body: Message) -> Vec<Output<()>> {
-        let (from, to) = (DeviceId([from; 32]), DeviceId([self.me; 32]));
-        self.input(Input::Frame {
-            link: LinkId(link),
-            header: Header { from, to, body },
-            payload: (),
-            payload_bytes: 0,
-        })
-    }
-
-    fn gossip(&mut self, link: u64, from: u8, devices: Vec<DeviceRecord>) -> Vec<Output<()>> {
-        self.frame(link, from, Message::Gossip { devices })
-    }
-
-    fn entry(&self, device: u8) -> Option<DeviceEntry> {
-        let id = DeviceId([device; 32]);
-        let mut devices = self.engine.devices().into_iter();
-        devices.find(|entry| entry.device == id)
-    }
-}
-
-fn hello(record: DeviceRecord, attach: bool) -> Hello {
-    Hello {
-        version: VERSION,
-        mesh: "m".to_owned(),
-        record,
-        attach,
-    }
-}
-
 /// Every record that was gossiped, with the link.
 fn gossip(outputs: &[Output<()>]) -> impl Iterator<Item = (u64, &DeviceRecord)> {
     outputs.iter().flat_map(|output| match output {
@@ -346,27 +262,6 @@ fn gossip(outputs: &[Output<()>]) -> impl Iterator<Item = (u64, &DeviceRecord)> 
 fn dials(outputs: &[Output<()>]) -> usize {
     let dials = outputs.iter().filter(|o| matches!(o, Output::Dial { .. }));
     dials.count()
-}
-
-fn record(device: u8, kind: DeviceKind) -> DeviceRecord {
-    DeviceRecord {
-        device: DeviceId([device; 32]),
-        incarnation: 1,
-        version: 1,
-        name: format!("n{device}"),
-        kind,
-        addresses: match kind {
-            DeviceKind::Native => vec![format!("192.0.2.{device}:80")],
-            DeviceKind::Browser => Vec::new(),
-        },
-        via: None,
-        slots: 2,
-        classes: vec![KernelClass::Any],
-        mflops: 1_000.0,
-        state: DeviceState::Ready,
-        since: WallTime(0),
-        user_agent: String::new(),
-    }
 }
 
 /// A node that nobody has seen, at the door of a victim.

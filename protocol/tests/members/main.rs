@@ -1,0 +1,5 @@
+//! Members that lie: about each other, and about jobs.
+
+mod impostors;
+mod node;
+mod usurpers;
