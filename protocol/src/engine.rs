@@ -213,11 +213,6 @@ impl<P: Clone> Engine<P> {
                 epoch,
                 sequence,
             } => self.with_backup(job, |backup| backup.handle_recorded(epoch, sequence)),
-            Input::Unable { job, reason } => {
-                // It may coordinate the job since it asked its disk.
-                self.with_job(job, |job| job.fail(reason, now));
-                self.with_backup(job, |backup| backup.handle_unable(now));
-            }
             Input::MatrixCopied { job, matrix, there } => {
                 self.handle_copied(job, matrix, there, now);
             }
@@ -235,7 +230,10 @@ impl<P: Clone> Engine<P> {
                 }
             }
             Input::Cancel { job } => self.with_job(job, |job| job.cancel(now)),
-            Input::Fail { job, reason } => self.with_job(job, |job| job.fail(reason, now)),
+            Input::Fail { job, reason } => {
+                self.with_job(job, |job| job.fail(reason, now));
+                self.with_backup(job, |backup| backup.handle_unable(now));
+            }
             Input::Forget { job } => self.forget(job, now),
             Input::Verified {
                 job,
@@ -370,6 +368,8 @@ impl<P: Clone> Engine<P> {
             Message::Resume { .. } => {
                 self.deliver_replication(from, body, now);
             }
+            // Who offers work of a job that is over, or under an epoch of the past, hears so instead.
+            Message::Open { job, epoch, .. } if self.knows_better(from, job, epoch) => {}
             _ => self.worker.handle_message(from, body, payload, now),
         }
     }

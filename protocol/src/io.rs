@@ -131,7 +131,8 @@ pub enum Input<P> {
         /// The job.
         job: JobId,
     },
-    /// A job can not go on (disk full, operand corrupt).
+    /// A job can not go on here (disk full, operand corrupt): it fails, or if another node
+    /// coordinates it, this one is no backup of it any more.
     Fail {
         /// The job.
         job: JobId,
@@ -181,13 +182,6 @@ pub enum Input<P> {
         epoch: Epoch,
         /// How many of its entries are durable now.
         sequence: u64,
-    },
-    /// The disk of this node can not take part in a job that another coordinates.
-    Unable {
-        /// The job.
-        job: JobId,
-        /// Why, for people.
-        reason: String,
     },
     /// Answer to [`Output::CopyMatrix`]: the matrix is durable here, or nobody could give it.
     MatrixCopied {
@@ -379,7 +373,7 @@ pub enum Output<P> {
     },
     /// Make entries of a job's log durable, which another node coordinates (or, with no entries,
     /// the epoch alone); the first entry of a job that is not known is [`Entry::Taken`]. Answer
-    /// with [`Input::Recorded`], or [`Input::Unable`].
+    /// with [`Input::Recorded`], or [`Input::Fail`].
     Record {
         /// The job.
         job: JobId,

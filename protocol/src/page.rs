@@ -307,7 +307,6 @@ impl<P: Clone> PageEngine<P> {
             | Input::Expired { .. }
             | Input::Claimed { .. }
             | Input::Recorded { .. }
-            | Input::Unable { .. }
             | Input::MatrixCopied { .. }
             | Input::TileFetched { .. }
             | Input::Cancel { .. }

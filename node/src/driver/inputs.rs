@@ -155,17 +155,11 @@ impl Driver {
                 self.answer_cancellations(job);
             }
             Event::StoreFailed { job, reason } => {
-                if self.jobs.contains_key(&job) {
-                    tracing::error!(%job, reason, "the store failed a job");
-                    self.handle(Input::Fail { job, reason });
-                } else {
-                    // Of what a job had asked for before it ended, nobody needs to hear.
-                    let over = self.recording.contains(&job) || self.app.store().has_ended(job);
-                    if !over {
-                        tracing::warn!(%job, reason, "this node can not back up a job");
-                    }
-                    self.handle(Input::Unable { job, reason });
+                // Of what a job had asked for before it ended, nobody needs to hear.
+                if !self.recording.contains(&job) && !self.app.store().has_ended(job) {
+                    tracing::warn!(%job, reason, "this node's store can not go on with a job");
                 }
+                self.handle(Input::Fail { job, reason });
             }
             Event::Block {
                 job,

@@ -3,6 +3,7 @@
 //! Changes of one node are queued in the order in which they are asked for, and committed in it.
 //! What entries say is only ever added, so entries may come twice; the position only grows.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -143,6 +144,10 @@ impl Change {
                 sequence,
                 entries,
             } => {
+                let first = sequence.saturating_sub(entries.len() as u64);
+                if first > position(connection, job, *epoch)? {
+                    return Err(bad_job(job, "entries of its log before these are missing"));
+                }
                 for entry in entries {
                     apply(connection, job, tiles, *epoch, entry)?;
                 }
@@ -255,6 +260,26 @@ fn moment(connection: &Connection, job: JobId, moment: &Moment) -> Result<(), St
     )?;
     trim.execute(params![&job.0[..], TIMELINE_MAX as i64])?;
     Ok(())
+}
+
+/// How many entries of this epoch's log are here; all, where a higher one has begun.
+fn position(connection: &Connection, job: JobId, epoch: Epoch) -> Result<u64, StoreError> {
+    let mut select = connection
+        .prepare_cached("SELECT counter, coordinator, sequence FROM jobs WHERE job = ?1")?;
+    let (counter, device, sequence) = select.query_row([&job.0[..]], |row| {
+        let device: Option<Vec<u8>> = row.get(1)?;
+        Ok((
+            row.get::<_, i64>(0)?,
+            device.unwrap_or_default(),
+            row.get::<_, i64>(2)?,
+        ))
+    })?;
+    let here = (counter as u64, &device[..]);
+    Ok(match here.cmp(&(epoch.counter, &epoch.device.0[..])) {
+        Ordering::Less => 0,
+        Ordering::Equal => sequence as u64,
+        Ordering::Greater => u64::MAX,
+    })
 }
 
 /// Moves the position on; never back.

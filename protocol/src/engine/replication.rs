@@ -24,12 +24,16 @@ const CLOSING_WAITING_MAX: usize = 4_096;
 
 /// How long until the product of an end that stands is asked for again.
 const AMEND_RETRY: Span = Span::from_secs(2);
+/// Whose disk does not give the product after so many attempts has lost it; it still is how the job
+/// ended.
+const AMEND_ATTEMPTS_MAX: u32 = 30;
 
 /// An end that stands instead of the one that is recorded here, as soon as its product is here.
 #[derive(Debug)]
 pub(super) struct Amendment {
     status: JobStatus,
     retry: Option<Instant>,
+    attempts: u32,
 }
 
 /// Of two ends of a job the one with the higher standing counts.
@@ -398,37 +402,41 @@ impl<P: Clone> Engine<P> {
         own.or_else(backup).unwrap_or(0)
     }
 
-    /// Makes way for a higher epoch; whoever speaks of a lower one is told so, and `false` is
-    /// returned.
+    /// Whether the job is over or has a higher epoch; then whoever spoke of this one is told.
+    pub(super) fn knows_better(&mut self, from: DeviceId, job: JobId, epoch: Epoch) -> bool {
+        if self.answer_over(from, job) {
+            return true;
+        }
+        let own = self.jobs.get(&job).map(Scheduler::epoch);
+        let Some(higher) = own.or_else(|| self.backups.get(&job).map(Backup::epoch)) else {
+            return false;
+        };
+        if higher <= epoch || cfg!(gemmesh_bug = "listens-to-the-past") {
+            return false;
+        }
+        let vote = Vote::Lives { epoch: higher };
+        self.send(from, Message::Vote { job, vote }, None);
+        true
+    }
+
+    /// Makes way for a higher epoch; `false` when this node does not listen to this one.
     fn gives_way(&mut self, from: DeviceId, job: JobId, epoch: Epoch, now: Instant) -> bool {
-        if !is_near(epoch.counter, self.known_counter(job)) {
+        let near = is_near(epoch.counter, self.known_counter(job));
+        if !near || self.knows_better(from, job, epoch) {
             return false;
         }
         if let Some(own) = self.jobs.get(&job).map(Scheduler::epoch) {
-            if epoch <= own || cfg!(gemmesh_bug = "never-steps-down") {
-                if epoch < own {
-                    let vote = Vote::Lives { epoch: own };
-                    self.send(from, Message::Vote { job, vote }, None);
-                }
+            if epoch == own || cfg!(gemmesh_bug = "never-steps-down") {
                 return false;
             }
             self.step_down(job, epoch, now);
         }
-        if let Some(backup) = self.backups.get(&job)
-            && !backup.listens_to(epoch)
-        {
-            let higher = backup.epoch();
-            if higher > epoch {
-                let vote = Vote::Lives { epoch: higher };
-                self.send(from, Message::Vote { job, vote }, None);
-            }
-            return false;
-        }
-        true
+        let backup = self.backups.get(&job);
+        backup.is_none_or(|backup| backup.listens_to(epoch))
     }
 
     fn handle_claim(&mut self, from: DeviceId, job: JobId, epoch: Epoch, now: Instant) {
-        if self.answer_over(from, job) || !self.gives_way(from, job, epoch, now) {
+        if !self.gives_way(from, job, epoch, now) {
             return;
         }
         if let Some(backup) = self.backups.get_mut(&job) {
@@ -590,9 +598,14 @@ impl<P: Clone> Engine<P> {
         match status.result.filter(|_| status.state == JobState::Done) {
             // The product first.
             Some(_) => {
+                let known = self.amends.get(&status.job);
+                if known.is_some_and(|known| standing(&known.status) >= standing(status)) {
+                    return;
+                }
                 let amendment = Amendment {
                     status: status.clone(),
                     retry: Some(now),
+                    attempts: 0,
                 };
                 self.amends.insert(status.job, amendment);
             }
@@ -626,7 +639,10 @@ impl<P: Clone> Engine<P> {
         if let Some(amendment) = self.amends.get_mut(&job)
             && amendment.status.result == Some(matrix)
         {
-            if !there {
+            let from = amendment.status.coordinator;
+            // Only who could be asked counts.
+            amendment.attempts += u32::from(self.linked.contains_key(&from));
+            if !there && amendment.attempts < AMEND_ATTEMPTS_MAX {
                 amendment.retry = Some(now + AMEND_RETRY);
             } else if let Some(amendment) = self.amends.remove(&job) {
                 self.replace_end(amendment.status);

@@ -501,6 +501,7 @@ impl<P> Backup<P> {
             // Nobody else may have what is here: the disk may have room again. What was on its way
             // to the disk is not there.
             self.persisting.clear();
+            self.received = self.sequence;
             self.election.hold(now);
             return;
         }

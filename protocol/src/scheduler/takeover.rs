@@ -52,7 +52,8 @@ impl<P> Scheduler<P> {
             .moment(Happening::TookOver, me.device, &me.name, None, now);
         let tiles = job.tiles.len();
         for (tile, stored) in legacy.held {
-            if tile as usize >= tiles {
+            // Bytes on their way to the disk take the place of those that are there.
+            if tile as usize >= tiles || legacy.persisting.contains_key(&tile) {
                 continue;
             }
             job.tiles[tile as usize] = Tile::Done;

@@ -1,5 +1,6 @@
 //! A node's disk: what was written is durable some time later, in order; a crash loses the rest.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId, MatrixId};
@@ -213,8 +214,6 @@ impl Disk {
         );
         if self.full && !frees {
             let (job, reason) = (write.job(), "no space left on the disk".to_owned());
-            let claims = matches!(write, Write::Claim { .. });
-            let own = self.rows.get(&job).is_none_or(|row| row.coordinated) && !claims;
             let answer = match &write {
                 Write::Take(_) | Write::Backups { .. } | Write::Moment { .. } => None,
                 Write::Matrix { matrix, .. } => Some(Input::MatrixCopied {
@@ -222,8 +221,7 @@ impl Disk {
                     matrix: *matrix,
                     there: false,
                 }),
-                _ if own => Some(Input::Fail { job, reason }),
-                _ => Some(Input::Unable { job, reason }),
+                _ => Some(Input::Fail { job, reason }),
             };
             return Some(Applied {
                 write,
@@ -316,6 +314,16 @@ impl Disk {
                 let Some(row) = self.rows.get_mut(job) else {
                     return (None, false);
                 };
+                let first = sequence - entries.len() as u64;
+                let here = match row.epoch.cmp(epoch) {
+                    Ordering::Less => 0,
+                    Ordering::Equal => row.sequence,
+                    Ordering::Greater => u64::MAX,
+                };
+                if first > here {
+                    let reason = "entries of the log before these are missing".to_owned();
+                    return (Some(Input::Fail { job: *job, reason }), false);
+                }
                 if *epoch > row.epoch {
                     (row.epoch, row.sequence) = (*epoch, *sequence);
                 } else {
@@ -378,12 +386,7 @@ impl Disk {
                 let readable = row.held.values().filter(|held| !held.bad).count() as u64;
                 if readable < tiles {
                     let reason = "a tile on the disk can not be read".to_owned();
-                    let answer = if row.coordinated {
-                        Input::Fail { job, reason }
-                    } else {
-                        Input::Unable { job, reason }
-                    };
-                    return (Some(answer), false);
+                    return (Some(Input::Fail { job, reason }), false);
                 }
                 let result = row.product();
                 row.result = Some(result);

@@ -310,7 +310,7 @@ impl Sim {
     pub(super) fn write_refused(&mut self, host: usize, applied: &Applied) {
         let job = applied.write.job();
         match &applied.answer {
-            Some(Input::Fail { reason, .. } | Input::Unable { reason, .. }) => {
+            Some(Input::Fail { reason, .. }) => {
                 let name = self.job_name(job);
                 self.tell(format!("n{host} can not write for {name}: {reason}"));
                 if let Some(truth) = self.jobs.get_mut(&job) {

@@ -94,13 +94,16 @@ async fn the_present_coordinators_bytes_of_a_tile_count() {
     let (store, header) = backup(&place).await;
     let mut other = stored(&header, 0);
     other.digest.0[0] ^= 1;
-    for (epoch, tile, holders) in [
-        (FIRST, stored(&header, 0), vec![ME]),
-        (SECOND, stored(&header, 0), vec![ME, SECOND.device]),
-        (SECOND, other.clone(), vec![SECOND.device]),
+    for (epoch, sequence, tile, holders) in [
+        (FIRST, 2, stored(&header, 0), vec![ME]),
+        (SECOND, 1, stored(&header, 0), vec![ME, SECOND.device]),
+        (SECOND, 2, other.clone(), vec![SECOND.device]),
     ] {
         let entries = vec![done_entry(tile.clone())];
-        store.record(header.job, epoch, 2, entries).await.unwrap();
+        store
+            .record(header.job, epoch, sequence, entries)
+            .await
+            .unwrap();
         assert_eq!(load(&store).await[0].recorded, [(tile, holders)]);
     }
 }
@@ -356,6 +359,11 @@ async fn a_log_that_can_not_be_kept_is_refused_and_leaves_nothing() {
         let error = refused(vec![Entry::Taken(Box::new(taken))]).await;
         assert_eq!(ApiError::from(error).code, "bad_job");
     }
+    // Nor what comes after entries that were not kept.
+    let good = Entry::Taken(Box::new(taken(&header, "")));
+    let late = store.record(header.job, FIRST, 2, vec![good]).await;
+    assert_eq!(ApiError::from(late.unwrap_err()).code, "bad_job");
+    assert_eq!(load(&store).await, []);
     // A good beginning does not make the rest good.
     let good = Entry::Taken(Box::new(taken(&header, "")));
     let beyond = Epoch {
