@@ -76,6 +76,7 @@ impl Membership {
         let link = self.link_of(record.device);
         let linked = link.is_some();
         let room = self.devices.contains_key(&record.device) || self.make_room(first_hand);
+        let mut news = true;
         match self.devices.get_mut(&record.device) {
             None => {
                 // A device that was lost before it was known is nobody, and so is a page that is
@@ -95,9 +96,9 @@ impl Membership {
                 );
             }
             Some(known) if first_hand && linked => {
-                if *record == known.record {
-                    return false;
-                }
+                // Others may have told it first. The link is news to this node all the same: what
+                // was noted while there was none is over.
+                news = *record != known.record || known.lost.is_some();
                 known.record = record.clone();
                 known.lost = None;
             }
@@ -124,6 +125,10 @@ impl Membership {
                     return false;
                 }
                 let known = self.devices.get_mut(&record.device).expect("found above");
+                if newer_life {
+                    // Its old addresses were dialled in vain; these were not.
+                    known.tries = 0;
+                }
                 known.record = record.clone();
                 known.lost = match (lost, known.lost) {
                     (false, _) => None,
@@ -149,7 +154,7 @@ impl Membership {
             };
             known.next_dial = Some(now + delay);
         }
-        true
+        news
     }
 
     /// Whether a page is a member through this node.

@@ -1,5 +1,6 @@
-//! Members that lie: about each other, and about jobs.
+//! Members that lie, about each other and about jobs, and members that come back.
 
 mod impostors;
 mod node;
+mod rejoin;
 mod usurpers;
