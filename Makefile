@@ -52,7 +52,7 @@ bench: build ## the kernel's speed next to this machine's limit, and how long th
 	@target/release/gemmesh bench
 	@target/release/bench
 
-takeover: build ## what the loss of a coordinator costs (make takeover KILLS=20; one kind and size: make takeover ARGS="int 4000")
+takeover: build ## what the loss of a coordinator costs (make takeover KILLS=20; one kind and size: ARGS="int 5000"; in parts: KILLS=5 ARGS="int 5000 FROM")
 	@target/release/takeover $(or $(KILLS),20) $(ARGS)
 
 bench-kernel: ## the kernel next to other libraries, in one run (parts: make bench-kernel ARGS="floats exact")

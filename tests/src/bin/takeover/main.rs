@@ -1,6 +1,6 @@
 //! `make takeover`: what the loss of a coordinator costs, measured here and now on four real nodes.
 //!
-//! Usage: `takeover [KILLS [int|f64|both [EDGE]]]`. For each kill a job is submitted, and its coordinator
+//! Usage: `takeover [KILLS [int|f64|both [EDGE [FROM]]]]`. For each kill a job is submitted, and its coordinator
 //! is killed (SIGKILL) as soon as a drawn share of its tiles, 30 to 70 %, is safe. Measured is the time
 //! from just before the signal until another node says in its log that a tile of the job is leased by
 //! it; the log is looked at every 2 ms. That a safe tile was computed again is told by the status of the
@@ -14,6 +14,8 @@ mod kill;
 mod mesh;
 mod product;
 
+use std::iter;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -38,8 +40,11 @@ fn main() -> ExitCode {
         Some("f64") => &[Kind::F64],
         Some(_) => &[],
     };
-    let (Some(kills), false) = (number(0, KILLS), kinds.is_empty() || args.len() > 3) else {
-        eprintln!("usage: takeover [KILLS [int|f64|both [EDGE]]]");
+    let from = args.get(3).map_or(Ok(0), |from| from.parse());
+    let (Some(kills), Ok(from), false) =
+        (number(0, KILLS), from, kinds.is_empty() || args.len() > 4)
+    else {
+        eprintln!("usage: takeover [KILLS [int|f64|both [EDGE [FROM]]]]");
         return ExitCode::from(2);
     };
     let mut right = true;
@@ -48,7 +53,7 @@ fn main() -> ExitCode {
             eprintln!("{} is no edge of a matrix", args[2]);
             return ExitCode::from(2);
         };
-        right &= measure(*kind, edge, kills);
+        right &= measure(*kind, edge, from..from + kills);
     }
     match right {
         true => ExitCode::SUCCESS,
@@ -56,23 +61,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// Kills so many coordinators; whether nothing was lost, wrong or done twice.
-fn measure(kind: Kind, edge: usize, kills: usize) -> bool {
+/// Kills the coordinators with these numbers; whether nothing was lost, wrong or done twice.
+fn measure(kind: Kind, edge: usize, kills: Range<usize>) -> bool {
     let mut mesh = Mesh::start();
     let product = Product::new(kind, edge, &mesh);
     println!(
-        "{}, {edge} × {edge}, four one-thread nodes; undisturbed {:.1} s; {kills} kills:",
+        "{}, {edge} × {edge}, four one-thread nodes; undisturbed {:.1} s; {} kills:",
         kind.name(),
-        product.seconds
+        product.seconds,
+        kills.len()
     );
     if product.seconds < kind.seconds_min() {
         let least = kind.seconds_min();
         println!("  (this should last at least {least} s: take a larger edge)");
     }
     let mut random = Random(1);
+    let shares = iter::repeat_with(|| 0.3 + 0.4 * (random.unit() + 1.0) / 2.0);
+    let drawn = shares.enumerate().skip(kills.start).take(kills.len());
     let mut seen = Vec::new();
-    for number in 0..kills {
-        let share = 0.3 + 0.4 * (random.unit() + 1.0) / 2.0;
+    for (number, share) in drawn {
         let kill = kill_one(&mut mesh, number, share, &product);
         println!("  {:>2}: {kill}", number + 1);
         seen.push(kill);
@@ -84,6 +91,10 @@ fn summary(kills: &[Kill]) -> bool {
     let mut times: Vec<Duration> = kills.iter().filter_map(|kill| kill.takeover).collect();
     times.sort();
     let never = kills.len() - times.len();
+    let all = times
+        .iter()
+        .map(|time| format!("{:.3}", time.as_secs_f64()));
+    println!("  times in s: {}", all.collect::<Vec<_>>().join(" "));
     let time = |at: usize| times.get(at).map_or(f64::NAN, Duration::as_secs_f64);
     let (median, worst) = (time(times.len() / 2), time(times.len().saturating_sub(1)));
     let recomputed: u64 = kills.iter().map(|kill| kill.recomputed).sum();

@@ -35,7 +35,7 @@ impl Kind {
     /// The edge that takes long enough unless the command says otherwise.
     pub fn edge(self) -> usize {
         match self {
-            Kind::Int => 4_000,
+            Kind::Int => 5_000,
             Kind::F64 => 6_000,
         }
     }
