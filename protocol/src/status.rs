@@ -157,6 +157,18 @@ impl JobStatus {
         self.job == job && self.state.has_ended() && self.is_sane()
     }
 
+    /// Of two ends of a job, on two sides of a partition, the one with the higher standing counts:
+    /// cancelling was a person's wish; a product is better than none; else the higher epoch.
+    pub(crate) fn standing(&self) -> (u8, u64, DeviceId) {
+        let state = match self.state {
+            JobState::Cancelled => 3,
+            JobState::Done => 2,
+            JobState::Failed => 1,
+            JobState::Queued | JobState::Running => 0,
+        };
+        (state, self.epoch, self.coordinator)
+    }
+
     /// About how many bytes it takes, in a message and in memory.
     pub(crate) fn size(&self) -> u64 {
         1_024 + 1_024 * self.contributions.len() as u64 + 256 * self.timeline.len() as u64

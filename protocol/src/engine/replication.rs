@@ -36,17 +36,6 @@ pub(super) struct Amendment {
     attempts: u32,
 }
 
-/// Of two ends of a job the one with the higher standing counts.
-fn standing(status: &JobStatus) -> (u8, u64, DeviceId) {
-    let state = match status.state {
-        JobState::Cancelled => 3,
-        JobState::Done => 2,
-        JobState::Failed => 1,
-        JobState::Queued | JobState::Running => 0,
-    };
-    (state, status.epoch, status.coordinator)
-}
-
 /// How much of a bound is for one node.
 fn share(bound: u64) -> u64 {
     let (part, of) = SHARE_OF_ONE;
@@ -585,10 +574,10 @@ impl<P: Clone> Engine<P> {
                 .push_back(Output::JobChanged { job: status.job });
             return;
         }
-        if standing(status) <= standing(own)
+        if status.standing() <= own.standing()
             || own.result == status.result && own.state == status.state
         {
-            if standing(status) < standing(own) && own.state != status.state {
+            if status.standing() < own.standing() && own.state != status.state {
                 let vote = Vote::Ended(Box::new(own.clone()));
                 let job = status.job;
                 self.send(from, Message::Vote { job, vote }, None);
@@ -599,7 +588,7 @@ impl<P: Clone> Engine<P> {
             // The product first.
             Some(_) => {
                 let known = self.amends.get(&status.job);
-                if known.is_some_and(|known| standing(&known.status) >= standing(status)) {
+                if known.is_some_and(|known| known.status.standing() >= status.standing()) {
                     return;
                 }
                 let amendment = Amendment {

@@ -27,6 +27,8 @@ const SMALL: u64 = 8 << 20;
 const BYTES_PER_SECOND: u64 = 100 << 20;
 /// Who did not give a tile so many times has not got it.
 const DOUBTS_MAX: u32 = 5;
+/// A whole result that nobody in reach gave so many times is not there.
+const WHOLE_REFUSALS_MAX: u32 = 8;
 /// Operands that nobody has, after so many attempts, are lost.
 const REFUSALS_MAX: u32 = 8;
 /// A tile that did not come by then is asked for again.
@@ -35,6 +37,9 @@ const FETCH_MAX: Span = Span::from_secs(60);
 const HOLDERS_MAX: usize = 16;
 /// When nobody who has the result was seen for so long, what is missing of it is computed again.
 const RESULT_LOST: Span = Span::from_secs(10);
+/// When those who ended the job can be asked and have not got all of its result either, for so
+/// long, their disks have lost a part of it: this node has no copy to keep.
+const RESULT_GIVEN_UP: Span = Span::from_secs(60);
 
 /// What a backup asks for.
 #[derive(Debug)]
@@ -108,6 +113,8 @@ pub struct Backup<P> {
     refusals: u32,
     timeline: Vec<Moment>,
     ending: Option<JobStatus>,
+    /// How often the whole result could not be had since this end, or another node, came.
+    refused: u32,
     /// The result as a whole, where its tiles can not be put together.
     whole: Option<Copy>,
     finishing: bool,
@@ -115,6 +122,8 @@ pub struct Backup<P> {
     bereft: Option<Instant>,
     /// For so long that it is computed again.
     lost: bool,
+    /// The coordinator was asked whether that is really the end.
+    asked: bool,
     over: bool,
     linked: BTreeSet<DeviceId>,
     /// The coordinator said so on the link that it has now.
@@ -168,10 +177,12 @@ impl<P> Backup<P> {
             refusals: 0,
             timeline: Vec::new(),
             ending: None,
+            refused: 0,
             whole: None,
             finishing: false,
             bereft: None,
             lost: false,
+            asked: false,
             over: false,
             linked: BTreeSet::new(),
             confirmed: false,
@@ -234,8 +245,11 @@ impl<P> Backup<P> {
         if self.over {
             return None;
         }
-        let bereft = self.bereft.filter(|_| !self.lost);
-        let mut next = bereft.map(|since| since + RESULT_LOST);
+        let mut next = match (self.bereft, self.lost) {
+            (Some(since), false) => Some(since + RESULT_LOST),
+            (Some(since), true) if self.hears() && !self.asked => Some(since + RESULT_GIVEN_UP),
+            _ => None,
+        };
         if self.may_stand() {
             next = earliest(next, self.election.poll_timeout(&self.view()));
         }
@@ -403,12 +417,19 @@ impl<P> Backup<P> {
     fn follow(&mut self, epoch: Epoch) {
         let past = cfg!(gemmesh_bug = "listens-to-the-past") && epoch != self.epoch;
         if epoch > self.epoch || past {
+            let before = self.coordinator();
+            if before != epoch.device && before != self.me && self.linked.contains(&before) {
+                // It may not reach the one that has taken its place.
+                let (job, vote) = (self.taken.header.job, Vote::Lives { epoch });
+                self.send(before, Message::Vote { job, vote });
+            }
             self.epoch = epoch;
             self.received = 0;
             self.sequence = 0;
             self.confirmed = false;
             self.reported = false;
             self.claimed = false;
+            self.asked = false;
         }
     }
 
@@ -502,6 +523,10 @@ impl<P> Backup<P> {
             // to the disk is not there.
             self.persisting.clear();
             self.received = self.sequence;
+            if self.finishing && self.whole.is_none() {
+                // Of the tiles here one can not be read.
+                self.whole = Some(Copy::Missing { retry: now + RETRY });
+            }
             self.election.hold(now);
             return;
         }
@@ -727,6 +752,7 @@ impl<P> Backup<P> {
             return;
         };
         self.refusals += u32::from(!there);
+        self.refused += u32::from(!there && result == Some(matrix));
         let changed = *known != copy;
         *known = copy;
         if changed && there && self.durable == Some(self.epoch) && !self.over {
@@ -781,8 +807,19 @@ impl<P> Backup<P> {
     /// The job has ended, as somebody says who knows.
     pub fn end(&mut self, status: JobStatus, now: Instant) {
         let whole = status.state != JobState::Done || status.result.is_some();
-        if self.ending.is_none() && status.state.has_ended() && whole {
-            self.ending = Some(status);
+        let known = self.ending.as_ref();
+        let stands = known.is_none_or(|known| {
+            status.standing() > known.standing()
+                && (status.state, status.result) != (known.state, known.result)
+        });
+        if stands && !self.over && status.state.has_ended() && whole {
+            if self.ending.replace(status).is_some() {
+                // What was found of the other end's product is not of this one.
+                self.whole = None;
+                self.finishing = false;
+                self.doubts.clear();
+                self.refused = 0;
+            }
             self.wanted.clear();
             self.effects.push_back(Effect::Changed);
             self.want_result(now);
@@ -831,11 +868,7 @@ impl<P> Backup<P> {
             return;
         };
         if status.state != JobState::Done || self.whole == Some(Copy::There) {
-            self.over = true;
-            let status = Box::new(status.clone());
-            // After the end nothing is said any more.
-            self.acknowledge();
-            self.effects.push_back(Effect::Ended(status));
+            self.be_over();
             return;
         }
         let tiles = self.taken.header.tiling.len();
@@ -851,13 +884,32 @@ impl<P> Backup<P> {
             false => Some(self.bereft.unwrap_or(now)),
         };
         self.lost = self.bereft.is_some_and(|since| now >= since + RESULT_LOST);
+        if self.gives_up(now) && self.hears() && !self.asked {
+            self.asked = true;
+            let (job, rank) = (self.taken.header.job, self.rank());
+            self.send(self.coordinator(), Message::Elect { job, rank });
+        }
+    }
+
+    fn gives_up(&self, now: Instant) -> bool {
+        let since = self.bereft.filter(|_| !self.over);
+        since.is_some_and(|since| now >= since + RESULT_GIVEN_UP)
+    }
+
+    /// After the end nothing is said any more.
+    fn be_over(&mut self) {
+        if let Some(status) = self.ending.clone() {
+            self.over = true;
+            self.acknowledge();
+            self.effects.push_back(Effect::Ended(Box::new(status)));
+        }
     }
 
     /// Whether somebody in reach is known to have all that is missing of the result.
     fn has_sources(&self) -> bool {
         let coordinator = self.coordinator();
         if self.whole.is_some() {
-            return self.linked.contains(&coordinator);
+            return self.linked.contains(&coordinator) && self.refused < WHOLE_REFUSALS_MAX;
         }
         let gives = |tile: u32, device: &DeviceId| {
             let doubts = self.doubts.get(&(tile, *device)).copied();
@@ -901,10 +953,12 @@ impl<P> Backup<P> {
         if renewed.contains(&coordinator) || !linked.contains(&coordinator) {
             self.confirmed = false;
             self.reported = false;
+            self.asked = false;
         }
         let more = linked.iter().any(|device| !self.linked.contains(device));
         self.linked.clone_from(linked);
         if more {
+            self.refused = 0;
             for copy in self.operands.values_mut().chain(&mut self.whole) {
                 if let Copy::Missing { retry } = copy {
                     *retry = now;
@@ -1031,6 +1085,9 @@ impl<P> Backup<P> {
             Vote::Ended(status) => {
                 self.election.refused(now);
                 self.end_elsewhere(*status, now);
+                if self.gives_up(now) {
+                    self.be_over();
+                }
             }
             Vote::Gone => {
                 self.over = true;

@@ -229,9 +229,16 @@ impl Log {
         self.ended && (one || self.max == 0 || (live.peek().is_some() && live.all(|f| f.ended)))
     }
 
-    /// Whether there is anybody to tell.
+    /// Whether there is anybody to tell, or who may come to be.
     pub fn has_audience(&self) -> bool {
-        self.followers.values().any(|f| f.linked)
+        self.followers.values().any(|f| f.linked) || self.spare().is_some()
+    }
+
+    /// A node that could be a backup and is none.
+    fn spare(&self) -> Option<(&DeviceId, &String)> {
+        self.nodes.iter().find(|(device, _)| {
+            !self.followers.contains_key(device) && !self.declined.contains(device)
+        })
     }
 
     // -- what is written --
@@ -419,15 +426,9 @@ impl Log {
     /// Takes nodes as backups while there is room; an ended job keeps those that it has.
     fn fill(&mut self, now: Instant) {
         let mut changed = false;
-        // A dead one makes room only for one that lives.
-        let spare = |log: &Self| {
-            let mut nodes = log.nodes.iter();
-            let spare = nodes.find(|(device, _)| {
-                !log.followers.contains_key(device) && !log.declined.contains(device)
-            });
-            spare.map(|(device, name)| (*device, name.clone()))
-        };
-        while let Some((device, name)) = spare(self) {
+        while let Some((&device, name)) = self.spare() {
+            let name = name.clone();
+            // A dead one makes room only for one that lives.
             if self.backups.len() >= self.max {
                 let dead = |device: &DeviceId| self.followers[device].dead;
                 let Some(place) = self.backups.iter().position(dead) else {

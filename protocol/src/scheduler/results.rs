@@ -205,10 +205,11 @@ impl<P> Scheduler<P> {
             },
             now,
         );
-        if let Some(source) = source {
+        let early = self.early.remove(&tile).unwrap_or_default();
+        if let Some(source) = source.filter(|source| !early.contains_key(source)) {
             self.log.held(source, tile, digest);
         }
-        for (holder, held) in self.early.remove(&tile).unwrap_or_default() {
+        for (holder, held) in early {
             self.log.held(holder, tile, held);
         }
         self.failures.remove(&tile);

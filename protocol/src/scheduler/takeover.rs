@@ -242,6 +242,9 @@ impl<P> Scheduler<P> {
                     {
                         source.holders.insert(from);
                     }
+                    // It may have other bytes by now than those that are being fetched from it.
+                    let early = self.early.entry(tile).or_default();
+                    early.insert(from, stored.digest);
                 }
                 Tile::Pending if cfg!(gemmesh_bug = "computes-safe-tiles-again") => {}
                 Tile::Pending if !believed => {}

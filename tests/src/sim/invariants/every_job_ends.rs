@@ -3,7 +3,8 @@
 
 use gemmesh_protocol::status::JobState;
 
-use super::super::{REPLICATION, Sim};
+use super::super::disk::Row;
+use super::super::{Host, REPLICATION, Sim};
 use super::{Invariant, Step};
 
 /// See the module.
@@ -24,9 +25,13 @@ impl Invariant for EveryJobEnds {
             if truth.acknowledged.is_none() || gone || truth.expired {
                 continue;
             }
-            let rows = sim.hosts.iter().map(|host| host.disk.rows.get(job));
-            let ends: Vec<Option<JobState>> =
-                rows.map(|row| Some(row?.ended.as_ref()?.state)).collect();
+            let rows: Vec<Option<&Row>> = (sim.hosts.iter())
+                .map(|host| host.disk.rows.get(job))
+                .collect();
+            let ends: Vec<Option<JobState>> = rows
+                .iter()
+                .map(|row| Some((*row)?.ended.as_ref()?.state))
+                .collect();
             let on = sim.hosts.iter().zip(&ends).filter(|(host, _)| host.is_on());
             let live: Vec<JobState> = on.filter_map(|(_, end)| *end).collect();
             let Some(&state) = live.first() else {
@@ -38,6 +43,16 @@ impl Invariant for EveryJobEnds {
             };
             if live.iter().any(|other| *other != state) {
                 return Err(format!("{} ended in different ways: {ends:?}", truth.name));
+            }
+            let unended = |(host, row): (&Host, &Option<&Row>)| {
+                host.is_on() && row.is_some_and(|row| row.ended.is_none())
+            };
+            if let Some(host) = sim.hosts.iter().zip(&rows).position(unended) {
+                return Err(format!(
+                    "n{host} does not know that {} has ended: {}",
+                    truth.name,
+                    standing(sim, truth)
+                ));
             }
             let fits = match state {
                 JobState::Done => true,
@@ -66,7 +81,7 @@ fn lost_by_many(sim: &Sim, job: &gemmesh_protocol::id::JobId) -> bool {
 
 fn standing(sim: &Sim, truth: &super::super::truth::Truth) -> String {
     let job = truth.header.job;
-    let of = |(at, host): (usize, &super::super::Host)| {
+    let of = |(at, host): (usize, &Host)| {
         let row = host.disk.rows.get(&job)?;
         let role = if row.coordinated {
             "coordinator"

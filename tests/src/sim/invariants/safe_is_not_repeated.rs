@@ -13,10 +13,19 @@ use super::{Invariant, Step};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct SafeIsNotRepeated {
-    /// When each coordinator's claim was durable, and the tiles that its log had then.
-    claims: BTreeMap<(usize, JobId), (u64, BTreeSet<u32>)>,
+    /// What there was when each coordinator's claim became durable.
+    claims: BTreeMap<(usize, JobId), Claimed>,
     /// Own leases that were looked at.
     seen: BTreeSet<(usize, LeaseId)>,
+}
+
+#[derive(Debug)]
+struct Claimed {
+    at: u64,
+    /// The tiles in its log.
+    log: BTreeSet<u32>,
+    /// Tiles and the nodes that had them.
+    held: BTreeSet<(u32, usize)>,
 }
 
 impl Invariant for SafeIsNotRepeated {
@@ -28,9 +37,18 @@ impl Invariant for SafeIsNotRepeated {
         match step {
             Step::Written(host, applied) if applied.durable => {
                 if let Write::Claim { job, .. } = &applied.write {
+                    let rows = sim.hosts.iter().map(|host| host.disk.rows.get(job));
+                    let held = rows.enumerate().flat_map(|(holder, row)| {
+                        let tiles = row.into_iter().flat_map(|row| row.held.keys());
+                        tiles.map(move |tile| (*tile, holder))
+                    });
                     let row = &sim.hosts[*host].disk.rows[job];
-                    let recorded = row.recorded.keys().copied().collect();
-                    self.claims.insert((*host, *job), (sim.now, recorded));
+                    let claimed = Claimed {
+                        at: sim.now,
+                        log: row.recorded.keys().copied().collect(),
+                        held: held.collect(),
+                    };
+                    self.claims.insert((*host, *job), claimed);
                 }
                 Ok(())
             }
@@ -72,10 +90,10 @@ impl SafeIsNotRepeated {
                 ));
             }
         }
-        let Some((claimed, log)) = self.claims.get(&(host, job)).filter(|_| REPLICATION) else {
+        let Some(claim) = self.claims.get(&(host, job)).filter(|_| REPLICATION) else {
             return Ok(());
         };
-        if !log.contains(&tile) {
+        if !claim.log.contains(&tile) {
             return Ok(());
         }
         for (other, state) in sim.hosts.iter().enumerate() {
@@ -85,16 +103,19 @@ impl SafeIsNotRepeated {
                 .get(&job)
                 .and_then(|row| row.held.get(&tile));
             let has = held.is_some_and(|held| !held.bad && Some(held.stored.digest) == recorded);
+            // What it has computed since, for this coordinator, is on its way to it.
+            let since = !claim.held.contains(&(tile, other));
+            let own = held.is_some_and(|held| held.stored.done.device == state.device);
             // It was there all the time, well before the new coordinator looked for tiles.
-            let there = state.is_on() && state.power_since + 2_000_000 < *claimed;
+            let there = state.is_on() && state.power_since + 2_000_000 < claim.at;
             let near = sim.linked_since(host, other);
-            let near = near.is_some_and(|since| since + 2_000_000 < *claimed);
+            let near = near.is_some_and(|since| since + 2_000_000 < claim.at);
             let clear = [(host, other), (other, host)].iter().all(|(a, b)| {
                 let path = sim.path_of(*a, *b);
                 path.loss == 0 && path.jitter == 0
             });
             let honest = !state.spec.liar && !state.disk.full && state.slowness == 1;
-            if other != host && has && there && near && clear && honest {
+            if other != host && has && !(since && own) && there && near && clear && honest {
                 return Err(format!(
                     "n{host} leases tile {tile} of {name}, which n{other} has"
                 ));
