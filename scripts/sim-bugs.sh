@@ -22,7 +22,7 @@ for name in "${names[@]}"; do
     status=0
     "$dir/release/sim" first 0 $seeds >"$log" 2>&1 || status=$?
     case $status in
-        1) printf '%-28s found by %s\n' "$name" "$(grep -m1 '^seed ' "$log" | tr -d '\r')" ;;
+        1) printf '%-28s found by %s\n' "$name" "$(tr -d '\r' <"$log" | grep -m1 -o '^seed [0-9]*')" ;;
         0)
             printf '%-28s NOT FOUND in %s seeds\n' "$name" "$seeds"
             missed=$((missed + 1))
