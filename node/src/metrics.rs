@@ -27,6 +27,9 @@ pub(crate) struct Metrics {
     store: Labelled<Counter<f64, AtomicU64>>,
     stored: Counter,
     groups: Counter,
+    takeovers: Counter,
+    copies: Gauge,
+    copied: Labelled<Counter>,
 }
 
 impl Metrics {
@@ -82,6 +85,23 @@ impl Metrics {
             "Groups of tiles that were made durable together",
             groups.clone(),
         );
+        let (takeovers, copies) = (Counter::default(), Gauge::<i64>::default());
+        let copied = Labelled::<Counter>::default();
+        registry.register(
+            "takeovers",
+            "Jobs that this node took over from another coordinator, or from itself after a restart",
+            takeovers.clone(),
+        );
+        registry.register(
+            "copies",
+            "Tiles and matrices that are being copied from other nodes now",
+            copies.clone(),
+        );
+        registry.register(
+            "copied",
+            "Tiles and matrices that came from other nodes, or did not, to keep jobs safe",
+            copied.clone(),
+        );
         Self {
             registry: Mutex::new(registry),
             tiles,
@@ -92,7 +112,25 @@ impl Metrics {
             store,
             stored,
             groups,
+            takeovers,
+            copies,
+            copied,
         }
+    }
+
+    pub(crate) fn took_over(&self) {
+        self.takeovers.inc();
+    }
+
+    pub(crate) fn copying(&self, copies: usize) {
+        self.copies.set(copies as i64);
+    }
+
+    /// `what` is `tile` or `matrix`.
+    pub(crate) fn copied(&self, what: &'static str, there: bool) {
+        let outcome = if there { "here" } else { "missing" };
+        let labels = vec![("what", what), ("outcome", outcome)];
+        self.copied.get_or_create(&labels).inc();
     }
 
     pub(crate) fn tile_accepted(&self) {

@@ -12,15 +12,25 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// # Panics
 /// When it has not succeeded within `limit`.
 #[track_caller]
-pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+pub fn until<T>(what: &str, limit: Duration, probe: impl FnMut() -> Result<T, String>) -> T {
+    within(limit, PAUSE, probe)
+        .unwrap_or_else(|seen| panic!("waited {limit:?} for {what}; the last look: {seen}"))
+}
+
+/// Looks at `probe` every now and then until it succeeds.
+///
+/// # Errors
+/// Its last error, when it has not succeeded within `limit`.
+pub fn within<T>(
+    limit: Duration,
+    every: Duration,
+    mut probe: impl FnMut() -> Result<T, String>,
+) -> Result<T, String> {
     let begin = Instant::now();
     loop {
         match probe() {
-            Ok(value) => return value,
-            Err(seen) if begin.elapsed() >= limit => {
-                panic!("waited {limit:?} for {what}; the last look: {seen}")
-            }
-            Err(_) => thread::sleep(PAUSE),
+            Err(_) if begin.elapsed() < limit => thread::sleep(every),
+            last => return last,
         }
     }
 }

@@ -41,6 +41,17 @@ fn a_job_outlives_its_coordinator() {
         let took_over = moments.iter().find(|moment| moment["event"] == "took_over");
         let took_over = took_over.unwrap_or_else(|| panic!("nobody took over: {status:#}"));
         assert_eq!(took_over["device"], heir.as_str(), "{status:#}");
+        let left = moments.iter().find(|moment| moment["event"] == "left");
+        assert_eq!(left.map(|left| &left["name"]), Some(&json!("north")));
+        let heir = nodes[1..].iter().find(|node| node.device() == heir);
+        let metrics = heir.expect("a node").api.get("/metrics").expect(200).text();
+        let copied = "gemmesh_copied_total{what=\"matrix\",outcome=\"here\"} 2";
+        for line in ["gemmesh_takeovers_total 1", "gemmesh_copies ", copied] {
+            assert!(
+                metrics.lines().any(|l| l.starts_with(line)),
+                "no {line}: {metrics}"
+            );
+        }
         results.push(node.api.result(&job, "csv"));
     }
     assert_is_product(&results[0], &a, &b);

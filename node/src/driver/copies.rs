@@ -77,14 +77,16 @@ impl Driver {
     }
 
     /// A tile came, or it did not.
-    pub(super) fn tile_copied(&mut self) {
+    pub(super) fn tile_copied(&mut self, there: bool) {
+        self.app.counters().copied("tile", there);
         self.copies.running -= 1;
         self.start_copies();
     }
 
     /// A matrix came, or it did not, or it was here.
-    pub(super) fn matrix_copied(&mut self, matrix: MatrixId) {
+    pub(super) fn matrix_copied(&mut self, matrix: MatrixId, there: bool) {
         if self.copies.coming.remove(&matrix) {
+            self.app.counters().copied("matrix", there);
             self.copies.running -= 1;
             self.copies.large = self.copies.large.filter(|large| *large != matrix);
         }
@@ -100,9 +102,10 @@ impl Driver {
                 self.copies.running += 1;
                 tokio::spawn(copy.run(self.app.clone(), pace));
             } else {
-                return;
+                break;
             }
         }
+        self.app.counters().copying(self.copies.running);
     }
 
     /// The first matrix whose turn it is.

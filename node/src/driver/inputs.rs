@@ -126,10 +126,13 @@ impl Driver {
                     sequence,
                 });
             }
-            Event::Claimed { job, epoch } => self.handle(Input::Claimed { job, epoch }),
+            Event::Claimed { job, epoch } => {
+                self.app.counters().took_over();
+                self.handle(Input::Claimed { job, epoch });
+            }
             Event::MatrixCopied { job, matrix, there } => {
                 self.handle(Input::MatrixCopied { job, matrix, there });
-                self.matrix_copied(matrix);
+                self.matrix_copied(matrix, there);
             }
             Event::TileFetched {
                 job,
@@ -141,13 +144,14 @@ impl Driver {
                     let len = bytes.len() as u64;
                     (bytes, len)
                 });
+                let there = payload.is_some();
                 self.handle(Input::TileFetched {
                     job,
                     tile,
                     from,
                     payload,
                 });
-                self.tile_copied();
+                self.tile_copied(there);
             }
             Event::Finished { job, result } => self.handle(Input::Finished { job, result }),
             Event::Recorded { job } => {

@@ -10,6 +10,7 @@ use super::cases::Cases;
 use super::load::Accepted;
 use super::room::NAMES;
 use crate::node::Api;
+use crate::wait::within;
 
 /// Once everything is mended and nobody submits any more, all jobs have ended within this.
 const END_LIMIT: Duration = Duration::from_secs(300);
@@ -67,25 +68,24 @@ pub fn judge(
 
 /// The status of a job that is done.
 fn await_done(api: &Api, job: &str, deadline: Instant) -> Result<Value, String> {
-    loop {
-        let path = format!("/api/jobs/{job}?wait=10");
-        let seen = match api.within(ANSWER_LIMIT).try_get(&path) {
-            Ok(reply) if reply.status == 200 => {
-                let status = reply.json();
-                match status["state"].as_str() {
-                    Some("done") => return Ok(status),
-                    Some("failed" | "cancelled") => return Err(status.to_string()),
-                    _ => status.to_string(),
-                }
-            }
-            Ok(reply) => reply.text(),
-            Err(error) => error,
-        };
-        if Instant::now() >= deadline {
-            return Err(seen);
+    let path = format!("/api/jobs/{job}?wait=10");
+    let ended = within(left(deadline), PAUSE, || {
+        let reply = api.within(ANSWER_LIMIT).try_get(&path)?;
+        if reply.status != 200 {
+            return Err(reply.text());
         }
-        thread::sleep(PAUSE);
-    }
+        let status = reply.json();
+        match status["state"].as_str() {
+            Some("done") => Ok(Ok(status)),
+            Some("failed" | "cancelled") => Ok(Err(status.to_string())),
+            _ => Err(status.to_string()),
+        }
+    });
+    ended.flatten()
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 fn result_fault(
@@ -101,17 +101,11 @@ fn result_fault(
         Cases::format(job.product)
     );
     let results = everywhere(nodes, |node| {
-        loop {
-            let seen = match apis[node].within(ANSWER_LIMIT).try_get(&path) {
-                Ok(reply) if reply.status == 200 => return Ok(reply.body),
-                Ok(reply) => reply.text(),
-                Err(error) => error,
-            };
-            if Instant::now() >= deadline {
-                return Err(seen);
-            }
-            thread::sleep(PAUSE);
-        }
+        within(left(deadline), PAUSE, || {
+            let reply = apis[node].within(ANSWER_LIMIT).try_get(&path)?;
+            let here = reply.status == 200;
+            here.then(|| reply.body.clone()).ok_or_else(|| reply.text())
+        })
     });
     for (node, result) in nodes.iter().zip(&results) {
         if let Err(why) = result {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::cases::{Cases, Product};
 use crate::matrices::Random;
 use crate::node::Api;
+use crate::wait::within;
 
 /// Jobs of each device that are submitted at once at the beginning.
 const AT_ONCE: usize = 4;
@@ -89,14 +90,23 @@ impl Load {
             self.ended.fetch_add(ended, Ordering::Relaxed);
             if open.len() < WINDOW {
                 let product = cases.pick(node, &mut random);
-                match self.submit(cases, api, node, product, &mut stored) {
-                    Some(job) => open.push(job),
-                    None => std::thread::sleep(PAUSE),
-                }
+                let submit = || self.submit(cases, api, node, product, &mut stored);
+                open.extend(self.try_on(submit));
             } else {
-                std::thread::sleep(PAUSE);
+                let path = format!("/api/jobs/{}?wait=1", open[0]);
+                let ask = || api.within(PATIENCE).try_get(&path).ok();
+                self.try_on(ask);
             }
         }
+    }
+
+    /// Asks a node that may be dead, or cut off, until it answers or nobody wants to know any more.
+    fn try_on<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+        let answer = within(PATIENCE, PAUSE, || match self.goes_on() {
+            true => ask().map(Some).ok_or_else(String::new),
+            false => Ok(None),
+        });
+        answer.ok().flatten()
     }
 
     fn store(

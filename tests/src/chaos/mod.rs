@@ -122,6 +122,7 @@ fn carry_out(room: &mut Room, plan: &[plan::Fault], load: &Load, tell: &impl Fn(
             if left.is_zero() {
                 break;
             }
+            // Nothing is waited for: the instants of the faults are what is drawn.
             thread::sleep(left.min(TOLD));
         }
         if begins {

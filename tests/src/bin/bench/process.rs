@@ -36,9 +36,6 @@ impl Usage {
 
 fn of_one(node: &Node) -> Usage {
     let process = format!("/proc/{}", node.pid());
-    let metrics = node.api.get("/metrics").expect(200).body.clone();
-    let metrics = String::from_utf8_lossy(&metrics).into_owned();
-    let metric = |name: &str| number_after(&metrics, name, ' ');
     let tasks = fs::read_dir(format!("{process}/task")).expect("it runs");
     let written = tasks.flatten().filter_map(|task| {
         // A thread may have ended since.
@@ -51,9 +48,15 @@ fn of_one(node: &Node) -> Usage {
     Usage {
         cpu: cpu_seconds(&process),
         written: number_after(&io, "write_bytes:", ' '),
-        database: by_writer - metric("gemmesh_store_tile_bytes_total"),
-        database_seconds: metric("gemmesh_store_seconds_total{part=\"database\"}"),
+        database: by_writer - metric(node, "gemmesh_store_tile_bytes_total"),
+        database_seconds: metric(node, "gemmesh_store_seconds_total{part=\"database\"}"),
     }
+}
+
+/// A metric of the node.
+pub fn metric(node: &Node, name: &str) -> f64 {
+    let text = node.api.get("/metrics").expect(200).text();
+    number_after(&text, &format!("{name} "), ' ')
 }
 
 fn cpu_seconds(process: &str) -> f64 {

@@ -2,20 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gemmesh_tests::matrices::Matrix;
 use gemmesh_tests::node::{JOB_LIMIT, Node, Options, await_mesh, fresh_mesh};
 use gemmesh_tests::wait::until;
 use serde_json::json;
 
-use crate::process::Usage;
+use crate::process::{Usage, metric};
 
 /// Pairs of runs.
 const PAIRS: usize = 5;
-/// Nobody writes when nothing was written for so long.
-const QUIET: Duration = Duration::from_millis(300);
 /// Of three nodes, all but the coordinator.
 const BACKUPS: u64 = 2;
 
@@ -23,7 +20,7 @@ const BACKUPS: u64 = 2;
 struct Run {
     /// From acknowledgement to end, as the job's status says.
     seconds: f64,
-    /// Until the backups have the result as well, and nobody writes any more.
+    /// Until the backups have the result as well, and nothing is being copied any more.
     settled: f64,
     /// Bytes of tiles and matrices that are on the other nodes' disks then, and were not before.
     copies: f64,
@@ -84,21 +81,18 @@ fn run(nodes: &[Node; 3], edge: usize, seeds: [u64; 2], backups: u64) -> Run {
         let there = status["safe_copies"].as_u64().expect("a number") >= backups;
         there.then_some(()).ok_or(status.to_string())
     });
-    let (mut used, mut settled) = (Usage::of(nodes), start.elapsed());
-    loop {
-        // A copy that is on its way is not broken off when the job ends.
-        thread::sleep(QUIET);
-        let now = Usage::of(nodes);
-        if now.written == used.written {
-            break;
-        }
-        (used, settled) = (now, start.elapsed());
-    }
+    // A copy that is on its way is not broken off when the job ends.
+    until("all copies to have ended", JOB_LIMIT, || {
+        let copies = nodes.iter().map(|node| metric(node, "gemmesh_copies"));
+        let copies: f64 = copies.sum();
+        (copies == 0.0).then_some(()).ok_or(copies.to_string())
+    });
+    let settled = start.elapsed().as_secs_f64();
     Run {
         seconds,
-        settled: settled.as_secs_f64(),
+        settled,
         copies: on_disks(&nodes[1..]) - stored,
-        used: used - before,
+        used: Usage::of(nodes) - before,
     }
 }
 

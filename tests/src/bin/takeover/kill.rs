@@ -1,11 +1,11 @@
 //! One coordinator dies in the middle of a job.
 
 use std::fmt;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use gemmesh_tests::node::Node;
-use serde_json::Value;
+use gemmesh_tests::wait::within;
+use serde_json::{Value, json};
 
 use crate::mesh::Mesh;
 use crate::product::Product;
@@ -93,7 +93,7 @@ pub fn kill_one(mesh: &mut Mesh, number: usize, share: f64, product: &Product) -
 /// The status when a share of the tiles is safe and another node could go on; none when more than 70 %
 /// are, or it has ended.
 fn await_safe(node: &Node, job: &str, share: f64) -> Option<Value> {
-    loop {
+    let moment = within(JOB_LIMIT, PAUSE, || {
         let status = node.api.job(job);
         let (safe, total) = (
             number_of(&status, "tiles_safe"),
@@ -102,13 +102,14 @@ fn await_safe(node: &Node, job: &str, share: f64) -> Option<Value> {
         let part = safe as f64 / total as f64;
         if status["state"] == "done" || part > 0.7 {
             node.api.done(job);
-            return None;
+            return Ok(None);
         }
         if part >= share && number_of(&status, "safe_copies") >= 1 {
-            return Some(status);
+            return Ok(Some(status));
         }
-        thread::sleep(PAUSE);
-    }
+        Err(status.to_string())
+    });
+    moment.unwrap_or_else(|seen| panic!("too few tiles are safe after {JOB_LIMIT:?}: {seen}"))
 }
 
 /// How long after `killed` another node said that it leased a tile of the job.
@@ -119,38 +120,35 @@ fn first_lease(
     logged: &[usize],
     killed: Instant,
 ) -> Option<Duration> {
-    while killed.elapsed() < TAKEOVER_LIMIT {
-        for (other, node) in mesh
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != at)
-        {
+    let others = || {
+        let nodes = mesh.nodes.iter().zip(logged).enumerate();
+        nodes.filter(|(other, _)| *other != at)
+    };
+    let leased = within(TAKEOVER_LIMIT, PAUSE, || {
+        let says = |(_, (node, before)): (usize, (&Node, &usize))| {
             let log = node.log();
-            let mut new = log.get(logged[other]..).unwrap_or_default().lines();
-            if new.any(|line| line.contains(LEASED) && line.contains(job)) {
-                return Some(killed.elapsed());
-            }
-        }
-        thread::sleep(PAUSE);
-    }
-    None
+            let mut new = log.get(*before..).unwrap_or_default().lines();
+            new.any(|line| line.contains(LEASED) && line.contains(job))
+        };
+        let leased = others().any(says).then(|| killed.elapsed());
+        leased.ok_or_else(|| "nobody leased a tile".to_owned())
+    });
+    leased.ok()
 }
 
 /// The last status of the job that a node has, when it has ended or is late.
 fn ended(node: &Node, job: &str) -> Value {
-    let begin = Instant::now();
-    loop {
-        let reply = node.api.try_get(&format!("/api/jobs/{job}?wait=5"));
-        let status = reply.ok().filter(|reply| reply.status == 200);
-        let status = status.map_or(Value::Null, |reply| reply.json());
-        let over = ["done", "failed", "cancelled"]
-            .iter()
-            .any(|end| status["state"] == *end);
-        if over || begin.elapsed() > JOB_LIMIT {
-            return status;
+    let ended = within(JOB_LIMIT, PAUSE, || {
+        let reply = node.api.try_get(&format!("/api/jobs/{job}?wait=5"))?;
+        if reply.status != 200 {
+            return Err(reply.text());
         }
-    }
+        let status = reply.json();
+        let over = ["done", "failed", "cancelled"];
+        let over = over.iter().any(|end| status["state"] == *end);
+        over.then(|| status.clone()).ok_or(status.to_string())
+    });
+    ended.unwrap_or_else(|seen| json!({"state": "late", "error": seen}))
 }
 
 /// How many tiles that were safe `before` were computed again: as the status says, and by how many each

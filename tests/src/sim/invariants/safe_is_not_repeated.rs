@@ -13,20 +13,16 @@ use super::{Invariant, Step};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct SafeIsNotRepeated {
-    /// What there was when each coordinator's claim became durable.
-    claims: BTreeMap<(usize, JobId), Claimed>,
+    /// When each coordinator's claim was durable, and the tiles that its log had then.
+    claims: BTreeMap<(usize, JobId), (u64, BTreeSet<u32>)>,
+    /// When each node last made a tile durable.
+    written: BTreeMap<(usize, JobId, u32), u64>,
     /// Own leases that were looked at.
     seen: BTreeSet<(usize, LeaseId)>,
 }
 
-#[derive(Debug)]
-struct Claimed {
-    at: u64,
-    /// The tiles in its log.
-    log: BTreeSet<u32>,
-    /// Tiles and the nodes that had them.
-    held: BTreeSet<(u32, usize)>,
-}
+/// How long word of a tile may take to its coordinator on a link that nothing is wrong with.
+const WORD: u64 = 500_000;
 
 impl Invariant for SafeIsNotRepeated {
     fn name(&self) -> &'static str {
@@ -36,19 +32,16 @@ impl Invariant for SafeIsNotRepeated {
     fn check(&mut self, sim: &Sim, step: &Step<'_>) -> Result<(), String> {
         match step {
             Step::Written(host, applied) if applied.durable => {
-                if let Write::Claim { job, .. } = &applied.write {
-                    let rows = sim.hosts.iter().map(|host| host.disk.rows.get(job));
-                    let held = rows.enumerate().flat_map(|(holder, row)| {
-                        let tiles = row.into_iter().flat_map(|row| row.held.keys());
-                        tiles.map(move |tile| (*tile, holder))
-                    });
-                    let row = &sim.hosts[*host].disk.rows[job];
-                    let claimed = Claimed {
-                        at: sim.now,
-                        log: row.recorded.keys().copied().collect(),
-                        held: held.collect(),
-                    };
-                    self.claims.insert((*host, *job), claimed);
+                match &applied.write {
+                    Write::Claim { job, .. } => {
+                        let row = &sim.hosts[*host].disk.rows[job];
+                        let recorded = row.recorded.keys().copied().collect();
+                        self.claims.insert((*host, *job), (sim.now, recorded));
+                    }
+                    Write::Tile { job, done, .. } => {
+                        self.written.insert((*host, *job, done.tile), sim.now);
+                    }
+                    _ => {}
                 }
                 Ok(())
             }
@@ -90,10 +83,10 @@ impl SafeIsNotRepeated {
                 ));
             }
         }
-        let Some(claim) = self.claims.get(&(host, job)).filter(|_| REPLICATION) else {
+        let Some((claimed, log)) = self.claims.get(&(host, job)).filter(|_| REPLICATION) else {
             return Ok(());
         };
-        if !claim.log.contains(&tile) {
+        if !log.contains(&tile) {
             return Ok(());
         }
         for (other, state) in sim.hosts.iter().enumerate() {
@@ -103,19 +96,20 @@ impl SafeIsNotRepeated {
                 .get(&job)
                 .and_then(|row| row.held.get(&tile));
             let has = held.is_some_and(|held| !held.bad && Some(held.stored.digest) == recorded);
-            // What it has computed since, for this coordinator, is on its way to it.
-            let since = !claim.held.contains(&(tile, other));
+            // Word of what it has just computed itself is still on its way.
             let own = held.is_some_and(|held| held.stored.done.device == state.device);
+            let written = self.written.get(&(other, job, tile));
+            let told = !own || written.is_none_or(|at| at + WORD < sim.now);
             // It was there all the time, well before the new coordinator looked for tiles.
-            let there = state.is_on() && state.power_since + 2_000_000 < claim.at;
+            let there = state.is_on() && state.power_since + 2_000_000 < *claimed;
             let near = sim.linked_since(host, other);
-            let near = near.is_some_and(|since| since + 2_000_000 < claim.at);
+            let near = near.is_some_and(|since| since + 2_000_000 < *claimed);
             let clear = [(host, other), (other, host)].iter().all(|(a, b)| {
                 let path = sim.path_of(*a, *b);
                 path.loss == 0 && path.jitter == 0
             });
             let honest = !state.spec.liar && !state.disk.full && state.slowness == 1;
-            if other != host && has && !(since && own) && there && near && clear && honest {
+            if other != host && has && told && there && near && clear && honest {
                 return Err(format!(
                     "n{host} leases tile {tile} of {name}, which n{other} has"
                 ));
