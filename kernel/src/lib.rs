@@ -74,4 +74,4 @@ mod workspace;
 pub use gemm::{Class, Scalar, Workspace, matmul, supports};
 pub use matrix::{KernelError, MatMut, MatRef};
 pub use peak::instance;
-pub use tile::{Element, Placement, TileProduct, TileSpec};
+pub use tile::{Element, Placement, Stack, TileProduct, TileSpec};

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Draw, compute};
 use gemmesh_kernel::{
-    Class, Element, KernelError, MatMut, MatRef, Placement, TileProduct, TileSpec, naive,
+    Class, Element, KernelError, MatMut, MatRef, Placement, Stack, TileProduct, TileSpec, naive,
 };
 
 fn bytes_f64(x: &[f64]) -> Vec<u8> {
@@ -349,4 +349,138 @@ fn bad_parts_and_missing_parts_are_typed_errors() {
         tile.put_a(&((1i64 << a_bits) - 1).to_le_bytes(), place)
             .unwrap();
     }
+}
+
+/// Stacks of products, cut where a tile may cut them, against each product by itself.
+#[test]
+fn a_tile_of_a_stack_is_the_rows_of_its_products() {
+    let ints = |bits: u32, a_limbs: u16, c_limbs: u16| Element::Int {
+        a_limbs,
+        b_limbs: 1,
+        c_limbs,
+        a_bits: bits,
+        b_bits: bits.min(63),
+    };
+    let elements = [
+        Element::F64,
+        Element::F32,
+        ints(10, 1, 1),
+        ints(31, 1, 2),
+        ints(90, 2, 3),
+    ];
+    let mut draw = Draw(11);
+    let mut tile: Option<TileProduct> = None;
+    for (element, class) in elements
+        .into_iter()
+        .flat_map(|element| [(element, Class::Fused), (element, Class::Separate)])
+    {
+        for (each, inner, cols, products) in
+            [(16, 16, 16, 5), (3, 7, 2, 9), (1, 4, 1, 12), (33, 5, 40, 2)]
+        {
+            let [a_bytes, b_bytes, _] = element.bytes();
+            let a = operand(element, 0, products * each * inner, &mut draw);
+            let b = operand(element, 1, products * inner * cols, &mut draw);
+            let one = TileSpec {
+                element,
+                class,
+                rows: each,
+                cols,
+                inner,
+            };
+            let mut alone = Vec::new();
+            for product in 0..products {
+                let a = &a[product * each * inner * a_bytes..][..each * inner * a_bytes];
+                let b = &b[product * inner * cols * b_bytes..][..inner * cols * b_bytes];
+                alone.extend(compute(&mut TileProduct::new(one).unwrap(), a, b, inner));
+            }
+            let row_bytes = alone.len() / (products * each);
+            for (from, to) in [
+                (0, products * each),
+                (each - 1, products * each),
+                (each / 2, each * 2 - each / 3),
+            ] {
+                let stack = Stack {
+                    each,
+                    skip: from % each,
+                };
+                let spec = TileSpec {
+                    rows: to - from,
+                    ..one
+                };
+                let tile = tile.get_or_insert_with(|| TileProduct::new(one).unwrap());
+                tile.reset_stack(spec, stack).unwrap();
+                tile.begin_slab(inner).unwrap();
+                tile.put_a(
+                    &a[from * inner * a_bytes..],
+                    Placement::whole(to - from, inner, 0, 0),
+                )
+                .unwrap();
+                let first = from / each;
+                let count = stack.products(to - from);
+                let b = &b[first * inner * cols * b_bytes..];
+                tile.put_b(b, Placement::whole(count * inner, cols, 0, 0))
+                    .unwrap();
+                tile.accumulate().unwrap();
+                assert_eq!(
+                    tile.finish().unwrap(),
+                    alone[from * row_bytes..to * row_bytes],
+                    "{element:?} {class:?} {each} {from}..{to}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stack_has_one_slab() {
+    let spec = TileSpec {
+        element: Element::F64,
+        class: Class::Any,
+        rows: 4,
+        cols: 2,
+        inner: 6,
+    };
+    let mut tile = TileProduct::new(spec).unwrap();
+    let stack = |each, skip| Stack { each, skip };
+    assert!(tile.reset_stack(spec, stack(0, 0)).is_err());
+    assert!(tile.reset_stack(spec, stack(2, 2)).is_err());
+    tile.reset_stack(spec, stack(2, 1)).unwrap();
+    assert!(tile.begin_slab(5).is_err());
+    assert!(tile.begin_slab(6).is_ok());
+    assert!(tile.accumulate().is_err());
+    // The next tile is an ordinary one again.
+    tile.reset(spec).unwrap();
+    assert!(tile.begin_slab(5).is_ok());
+}
+
+fn operand(element: Element, which: usize, count: usize, draw: &mut Draw) -> Vec<u8> {
+    let small = |draw: &mut Draw| (draw.next() % 1_000) as f64 / 7.0 - 70.0;
+    let (limbs, bits) = match element {
+        Element::F64 => return (0..count).flat_map(|_| small(draw).to_le_bytes()).collect(),
+        Element::F32 => {
+            let mut next = || (small(draw) as f32).to_le_bytes();
+            return (0..count).flat_map(|_| next()).collect();
+        }
+        Element::Int {
+            a_limbs,
+            b_limbs,
+            a_bits,
+            b_bits,
+            ..
+        } => [(a_limbs, a_bits), (b_limbs, b_bits)][which],
+    };
+    let shift = 64 * i128::from(limbs).min(2) as u32 - bits.min(126);
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        let word = i128::from(draw.next()) << 64 | i128::from(draw.next());
+        let value = if limbs == 1 {
+            i128::from((word as i64) >> shift.min(63))
+        } else {
+            word >> shift
+        };
+        // The most negative number has one bit more than its magnitude may have.
+        let value = value.max(1 - (1 << bits.min(126)));
+        bytes.extend_from_slice(&value.to_le_bytes()[..8 * usize::from(limbs)]);
+    }
+    bytes
 }

@@ -13,12 +13,15 @@
 
 mod slab;
 mod spec;
+mod stack;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 pub use self::slab::Placement;
 use self::slab::{copy, copy_limbs, copy_small};
 pub use self::spec::{Element, TileSpec};
+pub use self::stack::Stack;
 use crate::exact::{self, ResidueProduct};
 use crate::gemm::{Class, Scalar, Workspace, matmul};
 use crate::matrix::{KernelError, MatMut, MatRef, product, reserve, resize, within};
@@ -65,6 +68,10 @@ impl Method {
 pub struct TileProduct {
     spec: TileSpec,
     method: Method,
+    /// Set for a tile of a stack of products.
+    stack: Option<Stack>,
+    /// C of a stack, where it is not computed in place.
+    stacked: Vec<u8>,
     /// Depth of the current slab, and how many elements of it were put.
     depth: usize,
     put_a: usize,
@@ -88,6 +95,8 @@ impl TileProduct {
         let mut tile = Self {
             spec,
             method: Method::F64,
+            stack: None,
+            stacked: Vec::new(),
             depth: 0,
             put_a: 0,
             put_b: 0,
@@ -109,7 +118,11 @@ impl TileProduct {
     /// As [`Self::new`].
     pub fn reset(&mut self, spec: TileSpec) -> Result<(), KernelError> {
         spec.check()?;
-        let method = Method::of(&spec);
+        self.restart(spec, Method::of(&spec))
+    }
+
+    fn restart(&mut self, spec: TileSpec, method: Method) -> Result<(), KernelError> {
+        (self.stack, self.stacked) = (None, Vec::new());
         if core::mem::discriminant(&method) != core::mem::discriminant(&self.method) {
             self.doubles = Buffers::default();
             self.singles = Buffers::default();
@@ -159,9 +172,16 @@ impl TileProduct {
                 found: 0,
             });
         }
+        if self.stack.is_some() && k != self.spec.inner {
+            return Err(KernelError::Shape {
+                what: "depth of a stack's slab",
+                expected: self.spec.inner,
+                found: k,
+            });
+        }
         (self.depth, self.put_a, self.put_b) = (0, 0, 0);
         let a = product("slab of A", &[self.spec.rows, k])?;
-        let b = product("slab of B", &[k, self.spec.cols])?;
+        let b = product("slab of B", &[self.products(), k, self.spec.cols])?;
         match self.method {
             Method::F64 | Method::Direct(_) => {
                 resize(&mut self.doubles.a, a, 0.0)?;
@@ -224,7 +244,7 @@ impl TileProduct {
     /// # Errors
     /// As [`Self::put_a`], with `b_bits`.
     pub fn put_b(&mut self, block: &[u8], placement: Placement) -> Result<(), KernelError> {
-        let extent = (self.depth, self.spec.cols);
+        let extent = (self.products() * self.depth, self.spec.cols);
         match self.method {
             Method::F64 => copy(&mut self.doubles.b, block, placement, extent)?,
             Method::F32 => copy(&mut self.singles.b, block, placement, extent)?,
@@ -258,8 +278,13 @@ impl TileProduct {
             rows, cols, class, ..
         } = self.spec;
         let k = self.depth;
-        if k == 0 || self.put_a != rows * k || self.put_b != k * cols {
+        if k == 0 || self.put_a != rows * k || self.put_b != self.products() * k * cols {
             return Err(KernelError::Incomplete { what: "slab" });
+        }
+        if let Some(stack) = self.stack {
+            self.accumulate_stack(stack)?;
+            (self.done, self.depth) = (k, 0);
+            return Ok(());
         }
         let continued = self.done > 0;
         let workspace = &mut self.workspace;
@@ -336,6 +361,10 @@ impl TileProduct {
 
     fn finish_integers(&mut self, bytes: &mut Vec<u8>) -> Result<(), KernelError> {
         self.complete()?;
+        if let Some(stacked) = self.take_stacked() {
+            *bytes = stacked;
+            return Ok(());
+        }
         resize(bytes, self.spec.result_bytes(), 0)?;
         if let Method::Direct(sizes) = self.method {
             let width = 8 * sizes.c_limbs;
@@ -388,5 +417,19 @@ impl<T: Scalar> Buffers<T> {
         let b = MatRef::row_major(&self.b, k, cols)?;
         let c = MatMut::row_major(&mut self.c, rows, cols)?;
         matmul(class, accumulate, a, b, c, workspace)
+    }
+
+    /// One product of a stack: the elements of A, B and C that are its own.
+    fn part(
+        &mut self,
+        class: Class,
+        (a, b, c): (Range<usize>, Range<usize>, Range<usize>),
+        (rows, k, cols): (usize, usize, usize),
+        workspace: &mut Workspace,
+    ) -> Result<(), KernelError> {
+        let a = MatRef::row_major(&self.a[a], rows, k)?;
+        let b = MatRef::row_major(&self.b[b], k, cols)?;
+        let c = MatMut::row_major(&mut self.c[c], rows, cols)?;
+        matmul(class, false, a, b, c, workspace)
     }
 }
