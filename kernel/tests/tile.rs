@@ -448,6 +448,7 @@ fn a_stack_has_one_slab() {
     assert!(tile.begin_slab(5).is_err());
     assert!(tile.begin_slab(6).is_ok());
     assert!(tile.accumulate().is_err());
+    assert!(TileProduct::default().begin_slab(1).is_err());
     // The next tile is an ordinary one again.
     tile.reset(spec).unwrap();
     assert!(tile.begin_slab(5).is_ok());

@@ -1,7 +1,7 @@
 //! The node as its HTTP side sees it: a cheap handle. Questions are answered from what the driver
 //! last published; changes go to the driver as events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
+use gemmesh_protocol::batch;
 use gemmesh_protocol::id::{DeviceId, JobId, MatrixId};
 use gemmesh_protocol::io::{Door, LinkId};
 use gemmesh_protocol::matrix::Dtype;
@@ -18,6 +19,7 @@ use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::BatchRequest;
 use crate::config::NodeConfig;
 use crate::driver::Event;
 use crate::error::ApiError;
@@ -34,6 +36,8 @@ const REGISTER_LIMIT: Duration = Duration::from_millis(4_500);
 pub(crate) struct View {
     /// Own jobs and those that other nodes told of.
     pub(crate) jobs: BTreeMap<JobId, JobView>,
+    /// The parts of each batch among them.
+    pub(crate) batches: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Every device, this one included.
     pub(crate) devices: Vec<DeviceEntry>,
     /// Whose pages may open `/ws`.
@@ -168,16 +172,42 @@ impl App {
         submit::submit(self, request).await
     }
 
-    /// All jobs that this node knows of, own and other nodes', oldest first.
+    /// Takes a batch: as [`App::submit`], all of its parts or none.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or why it can not be taken.
+    pub async fn submit_batch(&self, request: BatchRequest) -> Result<Submitted, ApiError> {
+        crate::batch::submit(self, request).await
+    }
+
+    /// All jobs that this node knows of, own and other nodes', oldest first; a batch in place of its
+    /// parts.
     pub fn jobs(&self) -> Vec<JobStatus> {
-        let mut jobs: Vec<_> = self.view().jobs.values().map(JobView::now).collect();
+        let jobs = self.view().jobs.values().map(JobView::now).collect();
+        let mut jobs = batch::folded(jobs);
         jobs.sort_by_key(|job| (job.submitted, job.job));
         jobs
     }
 
-    /// The last known status of a job, own or another node's.
+    /// The last known status of a job, own or another node's, or of a batch.
     pub fn job(&self, job: JobId) -> Option<JobStatus> {
-        self.view().jobs.get(&job).map(JobView::now)
+        let known = self.view().jobs.get(&job).map(JobView::now);
+        known.or_else(|| batch::gather(&self.parts(job)))
+    }
+
+    /// The parts of a batch that are known here.
+    pub fn parts(&self, batch: JobId) -> Vec<JobStatus> {
+        let view = self.view();
+        let parts = view.batches.get(&batch).into_iter().flatten();
+        let known = parts.filter_map(|part| view.jobs.get(part));
+        known.map(JobView::now).collect()
+    }
+
+    /// Whether all parts of a batch are known here.
+    pub fn knows_batch(&self, batch: JobId) -> bool {
+        let parts = self.parts(batch);
+        let all = parts.first().and_then(|status| status.part.as_deref());
+        all.is_some_and(|part| parts.len() as u64 == u64::from(part.parts))
     }
 
     /// Whether this node coordinates a job.

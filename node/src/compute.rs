@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use gemmesh_kernel::gemm::Class;
-use gemmesh_kernel::tile::{Element, Placement, TileProduct, TileSpec};
+use gemmesh_kernel::tile::{Element, Placement, Stack, TileProduct, TileSpec};
 use gemmesh_protocol::io::{SlabTask, TileShape};
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, Part};
@@ -98,10 +98,8 @@ fn slab(
     let task = &work.task;
     if task.first {
         let spec = spec(&task.shape, task.class);
-        match tile {
-            Some(tile) => tile.reset(spec)?,
-            None => *tile = Some(TileProduct::new(spec)?),
-        }
+        let stack = task.shape.stack.map(stack);
+        tile.get_or_insert_default().start(spec, stack)?;
     }
     let tile = tile.as_mut().expect("the first slab of a tile comes first");
     tile.begin_slab((task.to - task.from) as usize)?;
@@ -142,6 +140,14 @@ pub fn spec(shape: &TileShape, class: KernelClass) -> TileSpec {
         rows: shape.rows as usize,
         cols: shape.cols as usize,
         inner: shape.inner as usize,
+    }
+}
+
+/// The kernel's view of a tile of a stack.
+pub fn stack(span: gemmesh_protocol::stack::Span) -> Stack {
+    Stack {
+        each: span.each as usize,
+        skip: span.skip as usize,
     }
 }
 

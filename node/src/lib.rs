@@ -2,6 +2,7 @@
 //! `gemmesh-protocol` engine and the `gemmesh-kernel` arithmetic.
 
 pub mod app;
+pub mod batch;
 pub mod cli;
 pub mod compute;
 pub mod config;

@@ -99,6 +99,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
             std::env::consts::ARCH,
             gemmesh_kernel::peak::instance()
         ),
+        stacks: true,
     };
     let engine = Engine::new(
         Config {

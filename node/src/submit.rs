@@ -9,11 +9,14 @@ use gemmesh_protocol::matrix::{Dtype, ElementType, LIMBS_MAX, Manifest};
 use gemmesh_protocol::plan;
 use gemmesh_protocol::replication::Taken;
 use gemmesh_protocol::status::DeviceState;
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::app::{App, SubmitRequest, Submitted};
 use crate::driver::Event;
 use crate::error::ApiError;
+use crate::files::memory::Memory;
+use crate::files::{ReadOptions, json};
 use crate::os;
 use crate::store::{Missing, StoreError};
 
@@ -24,24 +27,9 @@ use crate::store::{Missing, StoreError};
 pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitted, ApiError> {
     let a = operand(app, "a", request.a).await?;
     let b = operand(app, "b", request.b).await?;
-    if a.cols != b.rows {
-        return Err(ApiError::new(
-            422,
-            "dimension_mismatch",
-            format!(
-                "a is {} × {} and b is {} × {}: the {} columns of a do not meet the {} rows of b",
-                a.rows, a.cols, b.rows, b.cols, a.cols, b.rows
-            ),
-            "give b as many rows as a has columns",
-        ));
-    }
-    let dtype = request
-        .dtype
-        .unwrap_or(match (a.element.dtype, b.element.dtype) {
-            (Dtype::Int, Dtype::Int) => Dtype::Int,
-            (Dtype::F32, Dtype::F32) => Dtype::F32,
-            _ => Dtype::F64,
-        });
+    check_factors((a.rows, a.cols), (b.rows, b.cols))?;
+    let common = common(a.element.dtype, b.element.dtype);
+    let dtype = request.dtype.unwrap_or(common);
     let a = converted(app, request.a, a, dtype).await?;
     let b = converted(app, request.b, b, dtype).await?;
     let element = element_of_product(&a, &b, dtype)?;
@@ -59,18 +47,8 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
             "start the node with a larger --disk, or submit smaller pieces",
         ));
     }
-    let slots = app
-        .devices()
-        .iter()
-        .filter(|d| d.state != DeviceState::Lost)
-        .map(|d| d.slots)
-        .sum();
-    let class = match dtype {
-        Dtype::Int => KernelClass::Exact,
-        _ if request.reproducible => KernelClass::Separate,
-        _ => KernelClass::Any,
-    };
-    let tiling = plan::tiling(&a, &b, element, slots);
+    let class = class(dtype, request.reproducible);
+    let tiling = plan::tiling(&a, &b, element, slots(app));
     let header = JobHeader {
         job: JobId(os::random()),
         name: request.name,
@@ -79,22 +57,11 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
         b: Manifest::clone(&b),
         element,
         tiling,
+        stack: 1,
+        batch: None,
     };
-    header.check().map_err(|error| {
-        ApiError::new(
-            422,
-            "not_computable",
-            format!(
-                "the product of {} × {} elements can not be computed here: {error}",
-                a.rows, b.cols
-            ),
-            "submit smaller pieces",
-        )
-    })?;
-    let token: String = os::random::<16>()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    check(&header)?;
+    let token = token();
     let taken = Taken {
         header,
         submitted: os::wall(),
@@ -113,17 +80,112 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
     let taken = Box::new(taken);
     let event = Event::Submit { taken, reply };
     if !app.tell(event).await || is_taken.await.is_err() {
-        return Err(ApiError::new(
-            503,
-            "stopping",
-            "this node is stopping; the job is on its disk and goes on when it starts again",
-            format!("ask for job {job} after the restart"),
-        ));
+        return Err(stopping(job));
     }
     Ok(Submitted { job, token })
 }
 
-async fn operand(app: &App, name: &str, id: MatrixId) -> Result<Arc<Manifest>, ApiError> {
+/// Whether a product of matrices of these rows and columns is there.
+///
+/// # Errors
+/// Names both.
+pub(crate) fn check_factors(a: (u64, u64), b: (u64, u64)) -> Result<(), ApiError> {
+    if a.1 == b.0 {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        422,
+        "dimension_mismatch",
+        format!(
+            "a is {} × {} and b is {} × {}: the {} columns of a do not meet the {} rows of b",
+            a.0, a.1, b.0, b.1, a.1, b.0
+        ),
+        "give b as many rows as a has columns",
+    ))
+}
+
+/// The element type of a product when nobody says which.
+pub(crate) fn common(a: Dtype, b: Dtype) -> Dtype {
+    match (a, b) {
+        (Dtype::Int, Dtype::Int) => Dtype::Int,
+        (Dtype::F32, Dtype::F32) => Dtype::F32,
+        _ => Dtype::F64,
+    }
+}
+
+/// How elements of this type are computed.
+pub(crate) fn class(dtype: Dtype, reproducible: bool) -> KernelClass {
+    match dtype {
+        Dtype::Int => KernelClass::Exact,
+        _ if reproducible => KernelClass::Separate,
+        _ => KernelClass::Any,
+    }
+}
+
+/// The slots of all devices that are there.
+pub(crate) fn slots(app: &App) -> u32 {
+    app.devices()
+        .iter()
+        .filter(|d| d.state != DeviceState::Lost)
+        .map(|d| d.slots)
+        .sum()
+}
+
+/// Marks the owner of a job.
+pub(crate) fn token() -> String {
+    os::random::<16>()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Whether a job can be computed here.
+///
+/// # Errors
+/// 422 naming what is too much.
+pub(crate) fn check(header: &JobHeader) -> Result<(), ApiError> {
+    header.check().map_err(|error| {
+        ApiError::new(
+            422,
+            "not_computable",
+            format!(
+                "the product of {} × {} elements can not be computed here: {error}",
+                header.a.rows, header.b.cols
+            ),
+            "submit smaller pieces",
+        )
+    })
+}
+
+/// The node stops while it takes a job that is durable.
+pub(crate) fn stopping(job: JobId) -> ApiError {
+    ApiError::new(
+        503,
+        "stopping",
+        "this node is stopping; the job is on its disk and goes on when it starts again",
+        format!("ask for job {job} after the restart"),
+    )
+}
+
+/// Reads small nested arrays of JSON into memory.
+///
+/// # Errors
+/// As [`json::read`].
+pub(crate) fn read_values(value: &Value, dtype: Option<Dtype>) -> Result<Memory, ApiError> {
+    let options = ReadOptions {
+        dtype,
+        keep_digits: false,
+    };
+    let mut memory = Memory::new();
+    json::read(value, options, &mut memory)?;
+    Ok(memory.measured())
+}
+
+pub(crate) async fn operand(
+    app: &App,
+    name: &str,
+    id: MatrixId,
+) -> Result<Arc<Manifest>, ApiError> {
     app.store()
         .manifest(id)
         .await
@@ -162,7 +224,7 @@ async fn converted(
 }
 
 /// Why a job was not taken: its result needs room.
-fn not_stored(error: StoreError) -> ApiError {
+pub(crate) fn not_stored(error: StoreError) -> ApiError {
     match error {
         StoreError::Full { .. }
         | StoreError::DiskFull
@@ -178,7 +240,11 @@ fn not_stored(error: StoreError) -> ApiError {
 }
 
 /// The form of C's elements: for integers as many limbs as the largest possible element needs.
-fn element_of_product(a: &Manifest, b: &Manifest, dtype: Dtype) -> Result<ElementType, ApiError> {
+pub(crate) fn element_of_product(
+    a: &Manifest,
+    b: &Manifest,
+    dtype: Dtype,
+) -> Result<ElementType, ApiError> {
     if dtype != Dtype::Int {
         return Ok(ElementType { dtype, limbs: 1 });
     }

@@ -7,6 +7,8 @@
 //! Where the test can not tell (operands with infinities, sums beyond the range), the tile is
 //! computed here and compared: nothing of another device counts unseen.
 
+mod stack;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +20,7 @@ use gemmesh_kernel::verify::{Probe, RowCheck, Verdict};
 use gemmesh_protocol::id::MatrixId;
 use gemmesh_protocol::io::{Checked, TileShape};
 use gemmesh_protocol::job::JobHeader;
-use gemmesh_protocol::matrix::Dtype;
+use gemmesh_protocol::matrix::{Dtype, Part};
 use gemmesh_protocol::message::Work;
 use gemmesh_protocol::slab::{self, Slab};
 use gemmesh_protocol::tile::Rect;
@@ -92,6 +94,9 @@ impl Verifier {
 
     /// Freivalds' test.
     async fn project(&self, rect: Rect, bytes: &Bytes) -> Result<Verdict, VerifyError> {
+        if let Some(span) = self.header.span(rect) {
+            return self.project_stack(rect, span, bytes).await;
+        }
         let cell = self
             .probes
             .lock()
@@ -180,7 +185,9 @@ impl Verifier {
     async fn compute(&self, rect: Rect, spec: TileSpec) -> Result<(Bytes, Span), VerifyError> {
         let inner = self.header.a.cols;
         let depth = slab::depth(&self.header, rect, SLAB_BYTES_MAX);
-        let (mut product, mut kernel, mut from) = (TileProduct::new(spec)?, Span(0), 0);
+        let (mut product, mut kernel, mut from) = (TileProduct::default(), Span(0), 0);
+        let stack = self.header.span(rect).map(compute::stack);
+        product.start(spec, stack)?;
         while from < inner {
             let slab = Slab::new(&self.header, rect, from, depth);
             product.begin_slab((slab.to - slab.from) as usize)?;
@@ -216,6 +223,7 @@ impl Verifier {
             b: header.b.element,
             b_bits: header.b.bits,
             c: header.element,
+            stack: header.span(rect),
         };
         compute::spec(&shape, header.class)
     }

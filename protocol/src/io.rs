@@ -516,4 +516,6 @@ pub struct TileShape {
     pub b_bits: u32,
     /// An element of C.
     pub c: ElementType,
+    /// The products that its rows belong to, when the job is a stack.
+    pub stack: Option<crate::stack::Span>,
 }

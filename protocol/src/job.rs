@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::BatchPart;
 use crate::id::JobId;
 use crate::matrix::{BLOCKS_MAX, Dtype, ElementType, Grid, LIMBS_MAX, Manifest};
 use crate::tile::Tiling;
@@ -41,12 +42,22 @@ pub struct JobHeader {
     pub class: KernelClass,
     /// The left factor.
     pub a: Manifest,
-    /// The right factor; it has as many rows as `a` has columns and the same dtype.
+    /// The right factor; it has as many rows as `a` has columns, for each product, and the same dtype.
     pub b: Manifest,
     /// The form of an element of C.
     pub element: ElementType,
     /// How C is cut.
     pub tiling: Tiling,
+    /// How many products it is, one below the other in A, B and C; see [`crate::stack`].
+    #[serde(default = "one")]
+    pub stack: u32,
+    /// Of which batch it is a part.
+    #[serde(default)]
+    pub batch: Option<Box<BatchPart>>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl JobHeader {
@@ -81,7 +92,7 @@ impl JobHeader {
     pub fn check(&self) -> Result<(), HeaderError> {
         let manifests = self.a.check().and_then(|()| self.b.check());
         manifests.map_err(|error| HeaderError(error.0))?;
-        if self.a.cols != self.b.rows {
+        if self.a.cols.checked_mul(u64::from(self.stack)) != Some(self.b.rows) {
             return Err(HeaderError("the factors do not fit"));
         }
         let dtype = self.element.dtype;
@@ -118,6 +129,11 @@ impl JobHeader {
             .and_then(|elements| elements.checked_mul(self.element.bytes()));
         if bytes.is_none_or(|bytes| bytes > TILE_BYTES_MAX) {
             return Err(HeaderError("tiles are too large"));
+        }
+        self.check_stack().map_err(HeaderError)?;
+        let of_batch = |part: &BatchPart| part.is_sane() && part.len() == u64::from(self.stack);
+        if !self.batch.as_deref().is_none_or(of_batch) {
+            return Err(HeaderError("the products of a batch"));
         }
         Ok(())
     }

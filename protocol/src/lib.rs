@@ -4,6 +4,7 @@
 //! time and randomness are arguments, effects are data. [`engine::Engine`] composes the machines;
 //! the node's event loop and the tests drive it through the same four calls.
 
+pub mod batch;
 mod bounded;
 mod cache;
 pub mod codec;
@@ -23,6 +24,7 @@ pub mod replication;
 mod scheduler;
 mod share;
 pub mod slab;
+pub mod stack;
 pub mod status;
 pub mod tile;
 pub mod time;

@@ -68,6 +68,9 @@ pub struct DeviceRecord {
     pub since: WallTime,
     /// The browser's user agent, or the program, version and system of a node.
     pub user_agent: String,
+    /// It knows [`crate::stack`]s; who does not is not given any.
+    #[serde(default)]
+    pub stacks: bool,
 }
 
 impl DeviceRecord {

@@ -101,7 +101,13 @@ pub fn bytes_floor(header: &JobHeader, shares: &[f64]) -> u64 {
         bytes(header.element),
     );
     let floor = |&share: &f64| {
-        let area = share.clamp(0.0, 1.0) * m * n;
+        let share = share.clamp(0.0, 1.0);
+        if header.stack > 1 {
+            // Whole products: each needs its own A and B.
+            let all = header.a.bytes() + header.b.bytes();
+            return share * (all as f64 + m * n * c);
+        }
+        let area = share * m * n;
         if area <= 0.0 {
             return 0.0;
         }
@@ -178,6 +184,8 @@ mod tests {
             a,
             b,
             element: F64,
+            stack: 1,
+            batch: None,
         }
     }
 

@@ -17,6 +17,7 @@ mod log;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::BatchPart;
 use crate::bounded;
 use crate::id::{BlockId, DeviceId, Epoch};
 use crate::io::DoneTile;
@@ -129,7 +130,8 @@ impl Entry {
         match self {
             Entry::Taken(taken) => {
                 let blocks = taken.header.a.blocks.len() + taken.header.b.blocks.len();
-                512 + 34 * blocks as u64
+                let batch = taken.header.batch.as_deref().map_or(0, BatchPart::size);
+                512 + 34 * blocks as u64 + batch
             }
             Entry::Contributor(_) => CONTRIBUTOR_BYTES,
             Entry::Ended(status) => status.size(),

@@ -389,6 +389,9 @@ impl<P> Scheduler<P> {
             contributions: self.progress.contributions(),
             backups: self.log.backups().to_vec(),
             timeline: self.log.timeline(),
+            part: header.batch.clone(),
+            products: None,
+            failed: None,
         }
     }
 
@@ -546,6 +549,7 @@ impl<P> Scheduler<P> {
 
     fn enrol(&mut self, record: DeviceRecord, now: Instant) -> bool {
         let able = record.classes.contains(&self.header.class)
+            && (record.stacks || self.header.stack == 1)
             && record.slots > 0
             && matches!(record.state, DeviceState::Ready | DeviceState::Busy)
             && (!self.alone || record.device == self.me);

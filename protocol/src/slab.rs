@@ -19,7 +19,7 @@ pub struct Slab {
     pub to: u64,
     /// Parts of blocks of A, tile rows × depth.
     pub a: Vec<(BlockId, Part)>,
-    /// Parts of blocks of B, depth × tile columns.
+    /// Parts of blocks of B, depth × tile columns; in a stack as many rows for each product of the tile.
     pub b: Vec<(BlockId, Part)>,
 }
 
@@ -37,10 +37,18 @@ impl Slab {
             cols: to - from,
             ..rect
         };
-        let b = Rect {
-            row: from,
-            rows: to - from,
-            ..rect
+        let b = match header.span(rect) {
+            None => Rect {
+                row: from,
+                rows: to - from,
+                ..rect
+            },
+            // One slab for all of the inner dimension.
+            Some(span) => Rect {
+                row: span.first * header.a.cols,
+                rows: span.products * header.a.cols,
+                ..rect
+            },
         };
         Self {
             from,
@@ -65,9 +73,13 @@ impl Slab {
 }
 
 /// How many inner indices a slab of `rect` covers so that its panels take at most `budget` bytes:
-/// all of them if they fit, else whole blocks if at least one fits, else what fits.
+/// all of them if they fit or the job is a stack, else whole blocks if at least one fits, else what
+/// fits.
 pub fn depth(header: &JobHeader, rect: Rect, budget: u64) -> u64 {
     let inner = header.a.cols;
+    if header.stack > 1 {
+        return inner;
+    }
     let each = rect.rows * header.a.element.bytes() + rect.cols * header.b.element.bytes();
     let fit = (budget / each).max(1);
     if fit >= inner {
@@ -101,7 +113,10 @@ pub fn resident_bytes(header: &JobHeader, rect: Rect, depth: u64) -> u64 {
     let a_bytes = covered(rect.rows, grid_a.block_rows(), a.rows)
         .saturating_mul(covered(depth, grid_a.block_cols(), a.cols))
         .saturating_mul(a.element.bytes());
-    let b_bytes = covered(depth, grid_b.block_rows(), b.rows)
+    let b_rows = header
+        .span(rect)
+        .map_or(depth, |span| span.products.saturating_mul(depth));
+    let b_bytes = covered(b_rows, grid_b.block_rows(), b.rows)
         .saturating_mul(covered(rect.cols, grid_b.block_cols(), b.cols))
         .saturating_mul(b.element.bytes());
     a_bytes.saturating_add(b_bytes)

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::{self, BatchPart, FailedProduct};
 use crate::id::{DeviceId, JobId, MatrixId};
 use crate::matrix::Dtype;
 use crate::replication::{BACKUPS_MAX, COUNTER_MAX};
@@ -79,11 +80,14 @@ pub struct JobStatus {
     pub name: String,
     /// Where it stands.
     pub state: JobState,
-    /// Rows of A and of C.
+    /// Rows of A and of C; 0 for a batch, as the other two.
+    #[serde(with = "batch::shape")]
     pub rows: u64,
     /// Columns of A, rows of B.
+    #[serde(with = "batch::shape")]
     pub inner: u64,
     /// Columns of B and of C.
+    #[serde(with = "batch::shape")]
     pub cols: u64,
     /// Element type.
     pub dtype: Dtype,
@@ -128,6 +132,15 @@ pub struct JobStatus {
     /// What happened to it, oldest first; the last [`TIMELINE_MAX`] moments.
     #[serde(default)]
     pub timeline: Vec<Moment>,
+    /// Of which batch it is a part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Box<BatchPart>>,
+    /// Products, if it is a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub products: Option<u64>,
+    /// The products of a batch that have no result, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Vec<FailedProduct>>,
 }
 
 impl JobStatus {
@@ -148,6 +161,10 @@ impl JobStatus {
             && error.is_none_or(|error| error.len() <= 4_096)
             && self.contributions.len() <= CONTRIBUTIONS_MAX
             && self.contributions.iter().all(texts)
+            && self.part.as_deref().is_none_or(BatchPart::is_sane)
+            // A batch is put together by whoever is asked for it.
+            && self.products.is_none()
+            && self.failed.is_none()
             && self.seconds.is_finite()
             && self.predicted_seconds.is_none_or(f64::is_finite)
     }
@@ -171,7 +188,9 @@ impl JobStatus {
 
     /// About how many bytes it takes, in a message and in memory.
     pub(crate) fn size(&self) -> u64 {
-        1_024 + 1_024 * self.contributions.len() as u64 + 256 * self.timeline.len() as u64
+        let part = self.part.as_deref().map_or(0, BatchPart::size);
+        let lists = 1_024 * self.contributions.len() as u64 + 256 * self.timeline.len() as u64;
+        1_024 + lists + part
     }
 }
 

@@ -671,6 +671,7 @@ fn node(n: u8) -> DeviceRecord {
         state: DeviceState::Ready,
         since: WallTime(0),
         user_agent: String::new(),
+        stacks: true,
     }
 }
 
@@ -723,5 +724,7 @@ fn header() -> JobHeader {
         a,
         b,
         element,
+        stack: 1,
+        batch: None,
     }
 }

@@ -124,6 +124,104 @@ fn two_small_files_are_multiplied_without_a_node() {
 }
 
 #[test]
+fn a_list_of_products_is_one_job() {
+    let desk = Desk::new();
+    let node = desk.node();
+    desk.file("in.txt", b"# two that fit\na.csv b.csv\nb.csv a.csv\n");
+    assert_eq!(
+        desk.good("multiply --batch in.txt"),
+        "# 0\n58,64\n139,154\n# 1\n39,54,69\n49,68,87\n59,82,105\n"
+    );
+    desk.good("multiply --batch in.txt -o out");
+    let first = Matrix::from_npy(&desk.read("out/0.npy"));
+    assert_eq!(first, Matrix::of(&[[58.0, 64.0], [139.0, 154.0]]));
+    desk.good("multiply --batch in.txt -o c{}.csv");
+    assert_eq!(desk.read("c1.csv"), b"39,54,69\n49,68,87\n59,82,105\n");
+    desk.file(
+        "named.txt",
+        b"a.csv b.csv \"the first.csv\"\nb.csv a.csv second.mtx\n",
+    );
+    desk.good("multiply --batch named.txt");
+    assert_eq!(desk.read("the first.csv"), b"58,64\n139,154\n");
+    assert!(desk.read("second.mtx").starts_with(b"%%MatrixMarket"));
+
+    let job = desk.good("multiply --batch in.txt --detach --name twice");
+    let job = job.trim();
+    let object: Value =
+        serde_json::from_str(&desk.good(&format!("job {job} --json"))).expect("JSON");
+    assert_eq!(
+        (&object["products"], &object["name"]),
+        (&2.into(), &"twice".into())
+    );
+    desk.good(&format!("result {job} -o later"));
+    assert_eq!(Matrix::from_npy(&desk.read("later/0.npy")), first);
+    assert!(desk.good("jobs").contains("2 products"));
+    assert!(desk.good(&format!("job {job}")).contains("2 products"));
+
+    // What can not be multiplied is named, and the others are written.
+    desk.file("bad.txt", b"a.csv b.csv\na.csv a.csv\nb.csv a.csv\n");
+    let output = desk.run("multiply --batch bad.txt -o some");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("line 2") && errors.contains("2 × 3"),
+        "{errors}"
+    );
+    desk.read("some/0.npy");
+    desk.read("some/2.npy");
+    assert!(!desk.dir.path().join("some/1.npy").exists());
+    let output = desk.run("multiply --batch bad.txt -o some --json");
+    let object: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(object["failed"][0]["index"], 1, "{object}");
+    assert_eq!(
+        object["output"].as_array().expect("a list").len(),
+        2,
+        "{object}"
+    );
+
+    for (words, named) in [
+        ("multiply --batch none.txt", "none.txt"),
+        ("multiply --batch a.csv", "a.csv"),
+        ("multiply --batch in.txt -o c.csv", "2 products"),
+        ("multiply --batch in.txt -o c.pdf", "c.pdf"),
+        ("multiply --batch in.txt a.csv", "--batch"),
+    ] {
+        let errors = desk.bad(words, 2);
+        assert!(errors.contains(named), "{words}: {errors}");
+    }
+    drop(node);
+}
+
+#[test]
+fn stacks_of_matrices_are_multiplied_one_by_one() {
+    let desk = Desk::new();
+    let header = |shape: &str, data: &[f64]| {
+        let mut text = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({shape}), }}");
+        while (text.len() + 11) % 64 > 0 {
+            text.push(' ');
+        }
+        text.push('\n');
+        let mut file = b"\x93NUMPY\x01\x00".to_vec();
+        file.extend((text.len() as u16).to_le_bytes());
+        file.extend(text.as_bytes());
+        file.extend(data.iter().flat_map(|x| x.to_le_bytes()));
+        file
+    };
+    desk.file("a.npy", &header("2, 1, 2", &[1.0, 2.0, 3.0, 4.0]));
+    desk.file("b.npy", &header("2, 2, 1", &[1.0, 1.0, 10.0, 1.0]));
+    desk.good("multiply a.npy b.npy -o c.npy");
+    assert_eq!(desk.read("c.npy"), header("2, 1, 1", &[3.0, 34.0]));
+    desk.file("three.npy", &header("3, 2, 1", &[0.0; 6]));
+    let errors = desk.bad("multiply a.npy three.npy", 2);
+    assert!(
+        errors.contains("a stack of 2") && errors.contains("a stack of 3"),
+        "{errors}"
+    );
+    let errors = desk.bad("multiply a.npy b.npy -o c.csv", 2);
+    assert!(errors.contains("three dimensions"), "{errors}");
+}
+
+#[test]
 fn each_form_of_file_is_read_and_written() {
     let desk = Desk::new();
     let (a, b) = (Matrix::random(5, 7, 1), Matrix::random(7, 3, 2));

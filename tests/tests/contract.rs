@@ -592,9 +592,6 @@ fn what_is_not_there_yet_is_refused_in_plain_words() {
         assert_eq!(error["error"]["code"], "not_offered", "{request}");
         assert_error(&error, field);
     }
-    let batch = json!({"batch": [{"a": one, "b": one}]});
-    let error = node.api.post("/api/jobs", &batch).expect(422).json();
-    assert_eq!(error["error"]["code"], "not_offered");
     let secret = node
         .api
         .request("PUT", "/api/matrices?private=1", &[], b"1\n".to_vec());

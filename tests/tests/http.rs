@@ -36,9 +36,9 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
             &["complex"],
         ),
         (
-            "a .npy of three dimensions",
-            npy("'<f8'", "(1, 1, 1)", &[0; 8]),
-            &["3"],
+            "a .npy of four dimensions",
+            npy("'<f8'", "(1, 1, 1, 1)", &[0; 8]),
+            &["4"],
         ),
         ("an empty .npy", npy("'<f8'", "(0, 3)", &[]), &["0"]),
         (
@@ -160,10 +160,16 @@ fn bad_submissions() -> Vec<(&'static str, Value, &'static [u16], &'static [&'st
             &["masked"],
         ),
         (
-            "a batch",
-            json!({"batch": [{"a": [[1]], "b": [[1]]}]}),
+            "a batch beside a product",
+            json!({"a": [[1]], "b": [[1]], "batch": [{"a": [[1]], "b": [[1]]}]}),
             &[422],
             &["batch"],
+        ),
+        (
+            "a product of a batch that is none",
+            json!({"batch": [{"a": [[1]], "b": [[1]]}, {"a": 5, "b": [[1]]}]}),
+            &[422],
+            &["batch[1]"],
         ),
         (
             "an unknown field",

@@ -152,6 +152,7 @@ impl Liar {
             state: DeviceState::Ready,
             since: WallTime(0),
             user_agent: "liar".to_owned(),
+            stacks: true,
         };
         let hello = Hello {
             version: VERSION,

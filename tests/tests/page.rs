@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use gemmesh_tests::browser::Browser;
+use gemmesh_tests::integers::Integers;
 use gemmesh_tests::node::{JOB_LIMIT, Node, Options, fresh_mesh};
 use serde_json::json;
 
@@ -33,6 +34,73 @@ fn typed_cells_are_multiplied_and_the_result_is_shown() {
         browser.script("return document.activeElement.id", &[]),
         json!("job-heading"),
         "who can not see the page hears where the job is"
+    );
+}
+
+#[test]
+fn a_batch_is_one_job_in_the_list_and_the_page_computes_a_part_of_it() {
+    let (node, browser) = page();
+    browser.await_script(
+        "the page to be a member",
+        PAGE_LIMIT,
+        "return gemmesh.devices.some(({kind, state}) => kind === 'browser' && state !== 'lost')",
+    );
+    let factor = Integers::random(400, 400, 1);
+    let id = node.api.matrix(&factor.npy());
+    let mut list = vec![json!({"a": id, "b": id}); 60];
+    list[5] = json!({"a": id, "b": [[1]]});
+    let taken = node
+        .api
+        .post("/api/jobs", &json!({"batch": list, "name": "sixty"}));
+    let job = taken.expect(202).json()["job"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    browser.await_script(
+        "the batch in the list",
+        JOB_LIMIT,
+        "return document.querySelector('.job-shape')?.textContent === '60 products, int'",
+    );
+    let status = node.api.done(&job);
+    let parts = status["contributions"].as_array().expect("a list").clone();
+    let page = parts.iter().find(|part| part["kind"] == "browser");
+    assert!(
+        page.is_some_and(|part| part["tiles"].as_u64() > Some(0)),
+        "{status:#}"
+    );
+    for index in [0, 4, 6, 31, 59] {
+        let csv = node
+            .api
+            .get(&format!("/api/jobs/{job}/result?index={index}&format=csv"));
+        assert_eq!(
+            factor.product_fault(&factor, &csv.expect(200).body),
+            None,
+            "{index}"
+        );
+    }
+    browser.await_script(
+        "the batch to be shown as done",
+        JOB_LIMIT,
+        "return document.querySelector('.job .state')?.textContent === 'done'",
+    );
+    assert_eq!(
+        browser.script(
+            "return document.querySelectorAll('#jobs-list .job').length",
+            &[]
+        ),
+        json!(1)
+    );
+    browser.click(".job-open");
+    browser.await_script(
+        "what failed",
+        JOB_LIMIT,
+        "return document.querySelector('#job-error').textContent.includes('number 5')",
+    );
+    browser.fill("#result-index", "7");
+    browser.await_script(
+        "the link to that product",
+        JOB_LIMIT,
+        "return document.querySelector('#download-npy').href.endsWith('format=npy&index=7')",
     );
 }
 

@@ -383,6 +383,7 @@ fn record(id: u8, name: &str) -> DeviceRecord {
         state: DeviceState::Ready,
         since: WallTime(1),
         user_agent: String::new(),
+        stacks: true,
     }
 }
 

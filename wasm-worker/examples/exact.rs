@@ -49,6 +49,8 @@ fn speed(bits: u32, n: u32, budget: Duration) -> f64 {
         b: element(1),
         b_bits: bits,
         c: element(c_bits.div_ceil(64) as u16),
+        each: 0,
+        skip: 0,
     };
     let depth = DEPTH.min(n);
     let part = |row, col, rows, cols| Part {

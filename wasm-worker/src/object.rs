@@ -59,6 +59,8 @@ pub(crate) fn task_spec(object: &JsValue) -> Result<TaskSpec, JsError> {
         b: element(&field(object, "b"))?,
         b_bits: number(object, "b_bits")? as u32,
         c: element(&field(object, "c"))?,
+        each: number(object, "each")? as u64,
+        skip: number(object, "skip")? as u64,
     })
 }
 

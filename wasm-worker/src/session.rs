@@ -203,6 +203,7 @@ impl Session {
             },
             since: WallTime(start.time),
             user_agent: start.user_agent,
+            stacks: true,
         };
         let config = Config {
             record,

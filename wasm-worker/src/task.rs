@@ -1,7 +1,7 @@
 //! One tile for one compute worker: messages of the page in, bytes of C out. Pure, so that it is
 //! tested on the host too.
 
-use gemmesh_kernel::{Class, Element, KernelError, Placement, TileProduct, TileSpec};
+use gemmesh_kernel::{Class, Element, KernelError, Placement, Stack, TileProduct, TileSpec};
 use gemmesh_protocol::io::TileShape;
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, ElementType, Part};
@@ -32,6 +32,10 @@ pub struct TaskSpec {
     pub b_bits: u32,
     /// An element of C.
     pub c: ElementType,
+    /// Rows of each product of a stack; 0 when the tile is of one product.
+    pub each: u64,
+    /// Rows of the stack's first product above the tile.
+    pub skip: u64,
 }
 
 /// Why a tile can not be computed here. Its lease goes back; another device may succeed.
@@ -84,6 +88,8 @@ impl TaskSpec {
             b: shape.b,
             b_bits: shape.b_bits,
             c: shape.c,
+            each: shape.stack.map_or(0, |span| span.each),
+            skip: shape.stack.map_or(0, |span| span.skip),
         }
     }
 
@@ -177,12 +183,12 @@ impl Task {
     /// # Errors
     /// See [`TaskError`].
     pub fn begin(&mut self, spec: &TaskSpec) -> Result<(), TaskError> {
-        let spec = spec.kernel()?;
-        match &mut self.product {
-            Some(product) => product.reset(spec)?,
-            None => self.product = Some(TileProduct::new(spec)?),
-        }
-        Ok(())
+        let stack = (spec.each > 0).then_some(Stack {
+            each: spec.each as usize,
+            skip: spec.skip as usize,
+        });
+        let product = self.product.get_or_insert_default();
+        Ok(product.start(spec.kernel()?, stack)?)
     }
 
     /// Begins a slab of `depth` inner indices.
@@ -191,7 +197,7 @@ impl Task {
     /// `TooLarge` if it would need more than [`TASK_BYTES_MAX`]; the kernel's.
     pub fn begin_slab(&mut self, depth: usize) -> Result<(), TaskError> {
         let product = self.product()?;
-        let bytes = product.spec().memory_bytes(depth);
+        let bytes = product.memory_bytes(depth);
         if bytes > TASK_BYTES_MAX {
             return Err(TaskError::TooLarge { bytes });
         }

@@ -1,6 +1,7 @@
 //! The kernel as compute workers run it, against an oracle of three loops. Runs on the host, and in
 //! headless browsers with each of the two builds.
 
+use gemmesh_kernel::Placement;
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, ElementType, Grid};
 use gemmesh_protocol::tile::Rect;
@@ -331,6 +332,40 @@ fn multiply(spec: TaskSpec, a: &[u8], b: &[u8]) -> Vec<u8> {
     task.finish().expect("a full tile")
 }
 
+/// A tile of a stack begins and ends in the middle of a product.
+#[test]
+fn a_tile_of_a_stack_has_the_rows_of_its_products() {
+    let (each, inner, cols, products) = (7, 9, 4, 5);
+    let (a, _) = doubles((each * products, inner, cols));
+    let (_, b) = doubles((each, inner * products, cols));
+    let alone: Vec<f64> = (0..products)
+        .flat_map(|product| {
+            let a = &a[(product * each * inner) as usize..][..(each * inner) as usize];
+            let b = &b[(product * inner * cols) as usize..][..(inner * cols) as usize];
+            let one = spec(KernelClass::Separate, (each, inner, cols), F64, 0);
+            from_bytes(&multiply(one, &bytes(a), &bytes(b)), f64::from_le_bytes)
+        })
+        .collect();
+    let (from, to) = (3, 31);
+    let tile = TaskSpec {
+        each,
+        skip: from % each,
+        ..spec(KernelClass::Separate, (to - from, inner, cols), F64, 0)
+    };
+    let mut task = Task::default();
+    task.begin(&tile).expect("a tile");
+    task.begin_slab(inner as usize).expect("the one slab");
+    let rows = Placement::whole((to - from) as usize, inner as usize, 0, 0);
+    let a = bytes(&a[(from * inner) as usize..(to * inner) as usize]);
+    task.put_a(&a[..], rows).expect("its rows of A");
+    let all = Placement::whole((products * inner) as usize, cols as usize, 0, 0);
+    task.put_b(&bytes(&b)[..], all).expect("all of B");
+    task.accumulate().expect("a product");
+    let c = from_bytes(&task.finish().expect("a full tile"), f64::from_le_bytes);
+    let expected = &alone[(from * cols) as usize..(to * cols) as usize];
+    assert_eq!(bits(&c), bits(expected));
+}
+
 /// The bytes of one block of a row-major matrix.
 fn block(matrix: &[u8], grid: &Grid, cols: u64, element: ElementType, index: u32) -> Vec<u8> {
     let rect = grid.rect(index.into());
@@ -360,6 +395,8 @@ fn spec(
         b: element,
         b_bits: bits,
         c: ElementType { limbs, ..element },
+        each: 0,
+        skip: 0,
     }
 }
 

@@ -369,6 +369,8 @@ fn job() -> (JobHeader, Vec<u8>, Vec<u8>) {
             tile_rows: 2,
             tile_cols: 2,
         },
+        stack: 1,
+        batch: None,
     };
     (header, a, b)
 }
@@ -415,5 +417,6 @@ fn node() -> DeviceRecord {
         state: DeviceState::Ready,
         since: WallTime(0),
         user_agent: String::new(),
+        stacks: true,
     }
 }

@@ -53,9 +53,9 @@ export async function cancel(id) {
   await request(`/api/jobs/${id}`, { method: 'DELETE' });
 }
 
-/** Where the result of a job is. */
-export function resultUrl(id, format) {
-  return `/api/jobs/${id}/result?format=${format}`;
+/** Where the result of a job is; of a batch, that of the product `index`. */
+export function resultUrl(id, format, index = null) {
+  return `/api/jobs/${id}/result?format=${format}${index === null ? '' : `&index=${index}`}`;
 }
 
 /** Where a matrix is. */

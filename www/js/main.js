@@ -26,6 +26,8 @@ const WAIT_S = 20;
 const DUPLICATE_MS = 2_500;
 /** How often a page that can not compute asks for news. */
 const REFRESH_MS = 5_000;
+/** How often a batch is asked for while its parts have news, at most. */
+const BATCH_MS = 500;
 
 let seed = identity.seed();
 const build = detectBuild(new URLSearchParams(location.search).get('build'));
@@ -76,6 +78,7 @@ const actions = {
   openJob: (job) => openJob(job, true),
   cancelJob,
   copyResult,
+  redraw: scheduleDraw,
 };
 
 const job = mountJob(place('job-place'), actions);
@@ -231,6 +234,8 @@ function duplicate(refused) {
 
 /** Devices whose coming was logged; the list is told anew after every reconnect. */
 const present = new Set();
+/** Batches that will be asked for. */
+const asking = new Set();
 
 function tellDevices(devices) {
   for (const { device, name, state: now } of devices) {
@@ -248,6 +253,10 @@ function tellDevices(devices) {
 }
 
 function tellJob(status) {
+  if (status.part) {
+    tellPart(status.part);
+    return;
+  }
   const before = state.jobs[status.job];
   dispatch({ type: 'job', job: status });
   const now = state.jobs[status.job];
@@ -255,6 +264,20 @@ function tellJob(status) {
     log(strings.log.jobState(now, strings.jobs.state[now.state]), now.state === 'failed' ? 'error' : 'info');
     if (now.job === state.openJob && now.state === 'done') loadResult(now);
   }
+}
+
+/** A part of a batch has news: how the batch stands is asked for, at most twice a second. */
+function tellPart({ batch }) {
+  if (state.connection.moved || asking.has(batch)) return;
+  asking.add(batch);
+  setTimeout(async () => {
+    asking.delete(batch);
+    try {
+      tellJob(await api.job(batch));
+    } catch (error) {
+      log(error.message, 'warning');
+    }
+  }, BATCH_MS);
 }
 
 /**
@@ -451,7 +474,9 @@ async function follow(id) {
   }
 }
 
-async function loadResult({ job: id, rows, cols }) {
+async function loadResult({ job: id, rows, cols, products }) {
+  // Each product of a batch has a file of its own.
+  if (products) return;
   const complete = rows <= GRID_MAX && cols <= GRID_MAX;
   if (state.connection.moved) {
     dispatch({ type: 'result', result: { job: id, problem: strings.problem.elsewhere } });

@@ -115,10 +115,12 @@ export function mountJob(root, actions) {
     progress.value = share(job);
     setText(percent, `${Math.floor(100 * share(job))} %`);
     setAttribute(section, 'data-state', job.state);
-    show(error, Boolean(job.error));
-    setText(error, job.error ?? '');
+    const failed = job.failed?.length ? strings.jobs.failed(job.failed) : null;
+    show(error, Boolean(job.error ?? failed));
+    setText(error, job.error ?? failed ?? '');
     problem.update(page.jobProblem?.job === job.job ? page.jobProblem : null);
-    const operations = 2 * job.rows * job.inner * job.cols;
+    // The products of a batch have no shape in common; what devices computed is known for all jobs.
+    const operations = job.products ? job.contributions.reduce((sum, part) => sum + part.operations, 0) : 2 * job.rows * job.inner * job.cols;
     setText(facts.shape, strings.jobs.shape(job));
     setText(facts.tiles, strings.jobs.tiles(job.tiles_done, job.tiles_total));
     setText(facts.time, duration(job.seconds));

@@ -19,6 +19,9 @@ export function mountResult(root, actions) {
     h('a', { id: `download-${format}`, class: 'button', 'data-format': format, download: true }, label),
   );
   const copy = h('button', { id: 'copy-result', type: 'button', onclick: () => actions.copyResult(table, () => setText(copy, text.copied)) }, text.copy);
+  const index = h('input', { id: 'result-index', type: 'number', min: 0, value: 0, oninput: () => actions.redraw() });
+  const label = h('span');
+  const which = h('label', { class: 'row', hidden: true }, label, index);
   const part = h(
     'div',
     { class: 'result', hidden: true },
@@ -26,6 +29,7 @@ export function mountResult(root, actions) {
     status,
     problem.element,
     h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(text.heading) }, table),
+    which,
     h('div', { class: 'row downloads' }, h('span', { class: 'quiet' }, text.download), ...links, copy),
   );
   root.append(part);
@@ -38,12 +42,19 @@ export function mountResult(root, actions) {
       shown = null;
       return;
     }
+    const batch = job.products > 0;
+    show(which, batch);
+    if (batch) {
+      setText(label, text.product(job.products));
+      index.max = job.products - 1;
+    }
+    const product = batch ? Math.min(Math.max(Math.trunc(index.valueAsNumber) || 0, 0), job.products - 1) : null;
     for (const link of links) {
-      const url = (pageElsewhere(connection) ?? '') + resultUrl(job.job, link.dataset.format);
+      const url = (pageElsewhere(connection) ?? '') + resultUrl(job.job, link.dataset.format, product);
       if (link.getAttribute('href') !== url) link.setAttribute('href', url);
     }
-    setText(status, result ? '' : text.loading);
-    show(status, !result);
+    setText(status, result || batch ? '' : text.loading);
+    show(status, !result && !batch);
     problem.update(result?.problem);
     show(table, Boolean(result?.rows));
     show(copy, Boolean(result?.complete));

@@ -86,14 +86,17 @@ pub struct TileProduct {
     workspace: Workspace,
 }
 
-impl TileProduct {
-    /// A tile with nothing in it yet. Allocates C.
-    ///
-    /// # Errors
-    /// `Shape` for an empty tile or limbs that do not fit the bits, `Overflow`, `OutOfMemory`.
-    pub fn new(spec: TileSpec) -> Result<Self, KernelError> {
-        let mut tile = Self {
-            spec,
+impl Default for TileProduct {
+    /// A tile of nothing, which takes no slab until it is reset.
+    fn default() -> Self {
+        Self {
+            spec: TileSpec {
+                element: Element::F64,
+                class: Class::Any,
+                rows: 0,
+                cols: 0,
+                inner: 0,
+            },
             method: Method::F64,
             stack: None,
             stacked: Vec::new(),
@@ -107,9 +110,30 @@ impl TileProduct {
             limbs_b: Vec::new(),
             residues: None,
             workspace: Workspace::new(),
-        };
+        }
+    }
+}
+
+impl TileProduct {
+    /// A tile with nothing in it yet. Allocates C.
+    ///
+    /// # Errors
+    /// `Shape` for an empty tile or limbs that do not fit the bits, `Overflow`, `OutOfMemory`.
+    pub fn new(spec: TileSpec) -> Result<Self, KernelError> {
+        let mut tile = Self::default();
         tile.reset(spec)?;
         Ok(tile)
+    }
+
+    /// [`Self::reset`], or [`Self::reset_stack`] for a tile of a stack.
+    ///
+    /// # Errors
+    /// As theirs.
+    pub fn start(&mut self, spec: TileSpec, stack: Option<Stack>) -> Result<(), KernelError> {
+        match stack {
+            None => self.reset(spec),
+            Some(stack) => self.reset_stack(spec, stack),
+        }
     }
 
     /// Starts another tile in the same buffers. Buffers of another element type are given back.

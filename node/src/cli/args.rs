@@ -66,6 +66,7 @@ Examples:
   gemmesh multiply a.csv b.csv               a small result is printed as CSV
   gemmesh multiply g.mtx g.mtx -o g2.mtx     sparse integers, exact
   cat a.csv | gemmesh multiply - b.csv       `-` is standard input (CSV)
+  gemmesh multiply --batch list.txt -o out   many products as one job: `A B` in each line of the list
   gemmesh multiply a.npy b.npy --detach      do not wait; prints the job's id
 ", help_template = TEMPLATE)]
     Multiply(MultiplyArgs),
@@ -233,11 +234,19 @@ pub struct QueryArgs {
 /// `multiply`.
 #[derive(Debug, Args)]
 pub struct MultiplyArgs {
-    /// The left factor: .npy, .csv, .mtx, or `-` for CSV on standard input
-    pub a: PathBuf,
+    /// The left factor: .npy, .csv, .mtx, or `-` for CSV on standard input. An .npy of three dimensions
+    /// is a stack of matrices: C is the stack of their products
+    #[arg(required_unless_present = "batch")]
+    pub a: Option<PathBuf>,
     /// The right factor; it has as many rows as A has columns
-    pub b: PathBuf,
-    /// Where C goes: .npy, .csv, .mtx, or `-` for CSV on standard output (the default)
+    #[arg(required_unless_present = "batch")]
+    pub b: Option<PathBuf>,
+    /// Many products as one job: each line of LIST (`-`: standard input) is `A B` or `A B C`, files
+    /// relative to the list's folder; `#` begins a comment
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["a", "b"])]
+    pub batch: Option<PathBuf>,
+    /// Where C goes: .npy, .csv, .mtx, or `-` for CSV on standard output (the default). With --batch: a
+    /// directory, a name with {} for the product's number, or one .npy for all products of one shape
     #[arg(short, long, value_name = "C", conflicts_with = "detach")]
     pub output: Option<PathBuf>,
     /// Element type (default: int if both files are of integers, f32 if both are f32, else f64)
@@ -305,7 +314,8 @@ pub struct JobArgs {
 pub struct ResultArgs {
     /// The job's id, or its first digits
     pub id: String,
-    /// Where it goes: .npy, .csv, .mtx, or `-` for CSV on standard output (the default)
+    /// Where it goes: .npy, .csv, .mtx, or `-` for CSV on standard output (the default); for a batch as
+    /// with `multiply --batch`
     #[arg(short, long, value_name = "C")]
     pub output: Option<PathBuf>,
     #[command(flatten)]

@@ -36,6 +36,9 @@ pub struct Matrix {
     pub rows: u64,
     /// Number of columns.
     pub cols: u64,
+    /// Matrices in it, when the file has three dimensions.
+    #[serde(default)]
+    pub stack: Option<u64>,
 }
 
 /// The answer to a submission.
@@ -143,6 +146,25 @@ impl Client {
             .await
     }
 
+    /// Submits a batch: the ids of the factors of each product.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub async fn submit_batch(
+        &self,
+        batch: Value,
+        dtype: Option<&'static str>,
+        reproducible: bool,
+        name: &str,
+    ) -> Result<Submitted, CliError> {
+        let mut body = json!({"batch": batch, "reproducible": reproducible, "name": name});
+        if let Some(dtype) = dtype {
+            body["dtype"] = dtype.into();
+        }
+        self.ask(self.request(Method::POST, "/api/jobs").json(&body))
+            .await
+    }
+
     /// All jobs.
     ///
     /// # Errors
@@ -186,7 +208,7 @@ impl Client {
             .await
     }
 
-    /// Writes the result of a job to `sink`, in bounded memory; the number of bytes.
+    /// Writes the result of a job, or of one product of a batch, to `sink`, in bounded memory; the number of bytes.
     ///
     /// # Errors
     /// There is none, the node went away, or `sink` can not take it.
@@ -194,10 +216,14 @@ impl Client {
         &self,
         id: &str,
         format: Format,
+        index: Option<u32>,
         sink: &mut (dyn AsyncWrite + Send + Unpin),
         sink_name: &str,
     ) -> Result<u64, CliError> {
-        let path = format!("/api/jobs/{id}/result?format={}", format.name());
+        let mut path = format!("/api/jobs/{id}/result?format={}", format.name());
+        if let Some(index) = index {
+            path.push_str(&format!("&index={index}&wait={WAIT_SECONDS}"));
+        }
         let response = self.send(self.request(Method::GET, &path)).await?;
         let mut stream = response.bytes_stream();
         let mut bytes = 0;

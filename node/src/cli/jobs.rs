@@ -10,10 +10,12 @@ use super::client::Client;
 use super::error::CliError;
 use super::output::{self, Target};
 use super::table::{Align, Table};
-use super::{locate, multiply, text, timeline};
+use super::{batch, locate, multiply, text, timeline};
 
 /// Hexadecimal digits of a whole id.
 const ID_DIGITS: usize = 32;
+/// Products without a result that are named.
+const FAILED_SHOWN: usize = 10;
 /// The longest name in a table.
 const NAME_MAX: usize = 24;
 
@@ -81,6 +83,14 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     if let Some(error) = &job.error {
         lines.push_str(&format!("error      {}\n", text::clean(error)));
     }
+    for failed in job.failed.iter().flatten().take(FAILED_SHOWN) {
+        let why = text::clean(&failed.error);
+        lines.push_str(&format!("failed     product {}: {why}\n", failed.index));
+    }
+    let more = job.failed.iter().flatten().skip(FAILED_SHOWN).count();
+    if more > 0 {
+        lines.push_str(&format!("           … and {more} more\n"));
+    }
     lines.push_str(&format!(
         "product    {} {}\n",
         shape(&job),
@@ -116,6 +126,10 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
             job.job.short()
         ));
     }
+    if job.products.is_some() {
+        let id = job.job.short();
+        lines.push_str(&format!("results    gemmesh result {id} -o DIRECTORY\n"));
+    }
     if !job.contributions.is_empty() {
         lines.push('\n');
         lines.push_str(&contributions(&job).render(0, output::columns()));
@@ -133,12 +147,19 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
 /// No node, no result, or it can not be written.
 pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
     let path = args.output.as_deref().unwrap_or(Path::new("-"));
-    let format = output::format_of(path)?;
-    let target = Target::check(path)?;
+    // Of a batch it may be a directory or a pattern.
+    if path.extension().is_some() && !path.is_dir() {
+        output::format_of(path)?;
+    }
     let given = id_start(&args.id)?;
     let client = locate::reach(&args.query).await?;
     let id = resolve(&client, given).await?;
     let status = client.job(&id).await?;
+    if let Some(products) = status.products {
+        return results(args, &client, &id, products as u32).await;
+    }
+    let format = output::format_of(path)?;
+    let target = Target::check(path)?;
     if !status.state.has_ended() {
         output::note(&format!("waiting for job {}", status.job.short()));
         multiply::check_outcome(&multiply::end(&client, &id).await?)?;
@@ -148,7 +169,7 @@ pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
     if args.query.json && target.is_stdout() {
         return output::json(&client.result_json(&id).await?);
     }
-    let bytes = target.write(&client, &id, format).await?;
+    let bytes = target.write(&client, &id, format, None).await?;
     if args.query.json {
         return output::json(&json!({
             "job": id,
@@ -163,6 +184,21 @@ pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
         ));
     }
     Ok(())
+}
+
+/// Fetches the results of a batch as they come, in order.
+async fn results(
+    args: &ResultArgs,
+    client: &Client,
+    id: &str,
+    products: u32,
+) -> Result<(), CliError> {
+    let places = batch::Places::of(args.output.as_deref(), products as usize, |_| None)?;
+    let delivered = batch::deliver(client, id, products, &places).await?;
+    if args.query.json {
+        output::json(&json!({"job": id, "output": delivered.written}))?;
+    }
+    batch::check(&delivered.failed, |index| format!("product {index}"))
 }
 
 /// Cancels a job.
@@ -272,9 +308,12 @@ pub fn contributions(job: &JobStatus) -> Table {
     table
 }
 
-/// `2×3 · 3×2`.
+/// `2×3 · 3×2`, or `5 products`.
 pub fn shape(job: &JobStatus) -> String {
-    format!("{}×{} · {}×{}", job.rows, job.inner, job.inner, job.cols)
+    match job.products {
+        Some(products) => text::count(products, "product"),
+        None => format!("{}×{} · {}×{}", job.rows, job.inner, job.inner, job.cols),
+    }
 }
 
 fn state(state: JobState) -> &'static str {

@@ -2,6 +2,7 @@
 //! to standard error.
 
 mod args;
+mod batch;
 mod bench;
 mod client;
 mod config;
@@ -121,6 +122,7 @@ mod tests {
             "multiply a.npy b.npy --mode private",
             "multiply a.npy b.npy --masks 2",
             "multiply a.npy b.npy --batch list",
+            "multiply a.npy --batch list",
             "multiply a.npy b.npy --explain",
             "multiply a.npy b.npy --detach -o c.npy",
             "multiply a.npy b.npy --dtype i8",

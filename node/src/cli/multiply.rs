@@ -18,7 +18,7 @@ use super::error::{CliError, Exit};
 use super::locate::{self, Embedded};
 use super::output::{self, Target};
 use super::progress::{self, Progress};
-use super::{jobs, logging, signals, text};
+use super::{batch, jobs, logging, signals, text};
 
 /// More elements than this do not help anybody on a terminal.
 const TERMINAL_ELEMENTS_MAX: u64 = 2_500;
@@ -48,8 +48,8 @@ pub async fn run(args: MultiplyArgs) -> Result<(), CliError> {
         signals::stop_requested()
             .map_err(|error| CliError::failed(format!("Ctrl-C can not be caught: {error}"), ""))?,
     );
-    let input = Input::check(&args)?;
     let ModeArg::Plain = args.mode;
+    let input = Input::check(&args)?;
     let (client, embedded) = match reach(&args).await? {
         Some(client) => (client, None),
         None => {
@@ -92,13 +92,20 @@ async fn reach(args: &MultiplyArgs) -> Result<Option<Client>, CliError> {
 }
 
 /// The files, found good as far as that can be seen without a node.
-struct Input {
+enum Input {
+    One(One),
+    Batch(Vec<batch::Line>, batch::Places),
+}
+
+/// Two factors.
+struct One {
     a: Factor,
     b: Factor,
     output: Option<(Target, Format)>,
 }
 
-struct Factor {
+/// A file with a factor.
+pub struct Factor {
     name: String,
     format: Format,
     /// `None` is standard input.
@@ -109,7 +116,19 @@ struct Factor {
 
 impl Input {
     fn check(args: &MultiplyArgs) -> Result<Self, CliError> {
-        if args.a == Path::new("-") && args.b == Path::new("-") {
+        if let Some(list) = &args.batch {
+            let lines = batch::read(list)?;
+            let own = |index: usize| lines[index].c.clone();
+            let places = match args.detach {
+                true => batch::Places::Stdout,
+                false => batch::Places::of(args.output.as_deref(), lines.len(), own)?,
+            };
+            return Ok(Self::Batch(lines, places));
+        }
+        let (Some(a), Some(b)) = (&args.a, &args.b) else {
+            unreachable!("clap asks for both without --batch")
+        };
+        if a == Path::new("-") && b == Path::new("-") {
             return Err(CliError::usage(
                 "A and B can not both come from standard input",
                 "give one of them as a file",
@@ -119,16 +138,20 @@ impl Input {
             Some(path) => Some((Target::check(path)?, output::format_of(path)?)),
             None => None,
         };
-        Ok(Self {
-            a: Factor::open(&args.a)?,
-            b: Factor::open(&args.b)?,
+        Ok(Self::One(One {
+            a: Factor::open(a)?,
+            b: Factor::open(b)?,
             output,
-        })
+        }))
     }
 }
 
 impl Factor {
-    fn open(path: &Path) -> Result<Self, CliError> {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// It can not be read, or its form is not known.
+    pub fn open(path: &Path) -> Result<Self, CliError> {
         let name = path.display().to_string();
         let format = output::format_of(path)?;
         if path == Path::new("-") {
@@ -166,7 +189,15 @@ impl Factor {
         })
     }
 
-    async fn send(self, client: &Client, dtype: Option<&'static str>) -> Result<Matrix, CliError> {
+    /// Sends it to the node.
+    ///
+    /// # Errors
+    /// It is no matrix, or the node was not reached.
+    pub async fn send(
+        self,
+        client: &Client,
+        dtype: Option<&'static str>,
+    ) -> Result<Matrix, CliError> {
         let source = match self.file {
             Some((file, bytes)) => Source::file(tokio::fs::File::from_std(file), bytes),
             None => Source::stdin(),
@@ -192,7 +223,12 @@ async fn multiply(
     progress: &Progress,
     stop: &mut Stop,
 ) -> Result<(), CliError> {
-    let Input { a, b, output } = input;
+    let One { a, b, output } = match input {
+        Input::One(one) => one,
+        Input::Batch(lines, places) => {
+            return multiply_list(args, lines, &places, client, embedded, progress, stop).await;
+        }
+    };
     let names = (a.name.clone(), b.name.clone());
     let dtype = args.dtype.map(super::args::DtypeArg::name);
     let preparing = async {
@@ -206,6 +242,7 @@ async fn multiply(
             b.send(client, dtype).await?
         };
         check_shapes(&names, &a, &b)?;
+        check_stacks(&names, (&a, &b), output.as_ref(), args)?;
         if output.is_none() && !args.detach && !args.query.json {
             check_terminal(a.rows, b.cols)?;
         }
@@ -220,6 +257,21 @@ async fn multiply(
         prepared = preparing => prepared?,
         () = &mut *stop => return Err(CliError::failed("stopped; no job was submitted", "")),
     };
+    if let (Some(products), _) = (a.stack, b.stack) {
+        let object = json!({"a": a.id, "b": b.id, "products": products});
+        let places = match (output, &args.output) {
+            (Some((target, _)), Some(path)) => batch::Places::Whole(target, path.clone()),
+            _ => batch::Places::Stdout,
+        };
+        let named = |index: u32| format!("product {index}");
+        let batch = Batch {
+            object,
+            name,
+            count: products as u32,
+            places: &places,
+        };
+        return submit_batch(args, batch, named, client, embedded, progress, stop).await;
+    }
     // Not given up half way: a job that the node has taken could not be cancelled without its id.
     let submission = Submission {
         a: &a.id,
@@ -248,16 +300,150 @@ async fn multiply(
     Ok(())
 }
 
+/// Multiplies what a list says.
+async fn multiply_list(
+    args: &MultiplyArgs,
+    lines: Vec<batch::Line>,
+    places: &batch::Places,
+    client: &Client,
+    embedded: bool,
+    progress: &Progress,
+    stop: &mut Stop,
+) -> Result<(), CliError> {
+    let dtype = args.dtype.map(super::args::DtypeArg::name);
+    progress.step("sending the files of the list");
+    let sent = tokio::select! {
+        sent = batch::send(&lines, client, dtype) => sent?,
+        () = &mut *stop => return Err(CliError::failed("stopped; no job was submitted", "")),
+    };
+    let products: Vec<Value> = sent.iter().map(|[a, b]| json!({"a": a, "b": b})).collect();
+    let list = args
+        .batch
+        .as_deref()
+        .unwrap_or(Path::new("-"))
+        .display()
+        .to_string();
+    let name = args.name.clone();
+    let batch = Batch {
+        object: products.into(),
+        name: name.unwrap_or_else(|| text::shortened(&text::clean(&base(&list)), 64)),
+        count: lines.len() as u32,
+        places,
+    };
+    let named = |index: u32| {
+        let line = &lines[index as usize];
+        let (a, b) = (line.a.display(), line.b.display());
+        format!("line {} ({a} {b})", line.number)
+    };
+    submit_batch(args, batch, named, client, embedded, progress, stop).await
+}
+
+/// A batch that can be submitted.
+struct Batch<'p> {
+    /// As the API takes it.
+    object: Value,
+    name: String,
+    count: u32,
+    places: &'p batch::Places,
+}
+
+async fn submit_batch(
+    args: &MultiplyArgs,
+    batch: Batch<'_>,
+    named: impl Fn(u32) -> String,
+    client: &Client,
+    embedded: bool,
+    progress: &Progress,
+    stop: &mut Stop,
+) -> Result<(), CliError> {
+    let dtype = args.dtype.map(super::args::DtypeArg::name);
+    let submitted = client
+        .submit_batch(batch.object, dtype, args.reproducible, &batch.name)
+        .await?;
+    let job = &submitted.job;
+    if args.detach {
+        progress.clear();
+        return detached(args, client, job, &submitted.token);
+    }
+    let delivering = async {
+        // A program wants one object, and the results from their places.
+        let places = match batch.places {
+            batch::Places::Stdout if args.query.json => None,
+            places => Some(places),
+        };
+        let delivered = match places {
+            Some(places) => batch::deliver(client, job, batch.count, places).await?,
+            None => batch::Delivered::default(),
+        };
+        Ok((end(client, job).await?, delivered))
+    };
+    let (status, mut delivered) =
+        until_stopped(args, client, job, progress, stop, delivering).await?;
+    progress.clear();
+    check_outcome(&status)?;
+    if args.query.json {
+        let mut object = jobs::to_value(&status);
+        let place = if embedded { None } else { Some(client.url()) };
+        object["node"] = place.into();
+        object["output"] = std::mem::take(&mut delivered.written).into();
+        output::json(&object)?;
+    } else {
+        report(&status);
+    }
+    batch::check(&batch::failures(&status), named)
+}
+
+/// Stacks are multiplied with stacks of as many.
+fn check_stacks(
+    names: &(String, String),
+    (a, b): (&Matrix, &Matrix),
+    output: Option<&(Target, Format)>,
+    args: &MultiplyArgs,
+) -> Result<(), CliError> {
+    let says = |stack: Option<u64>| {
+        stack.map_or_else(|| "one matrix".to_owned(), |n| format!("a stack of {n}"))
+    };
+    if a.stack != b.stack {
+        return Err(CliError::usage(
+            format!(
+                "{} is {} and {} is {}",
+                names.0,
+                says(a.stack),
+                names.1,
+                says(b.stack)
+            ),
+            "give two stacks of as many matrices, or two matrices",
+        ));
+    }
+    let whole =
+        output.is_some_and(|(target, format)| *format != Format::Npy && !target.is_stdout());
+    if a.stack.is_some() && whole {
+        return Err(CliError::usage(
+            format!(
+                "the product of {} and {} has three dimensions",
+                names.0, names.1
+            ),
+            "write it to an .npy file: -o c.npy",
+        ));
+    }
+    if a.stack.is_some() && output.is_none() && !args.detach && !args.query.json {
+        check_terminal(a.rows, b.cols)?;
+    }
+    Ok(())
+}
+
 fn check_shapes(names: &(String, String), a: &Matrix, b: &Matrix) -> Result<(), CliError> {
-    if a.cols == b.rows {
+    let each = |matrix: &Matrix| matrix.rows / matrix.stack.unwrap_or(1).max(1);
+    let (a_rows, b_rows) = (each(a), each(b));
+    if a.cols == b_rows {
         return Ok(());
     }
     Err(CliError::usage(
         format!(
             "{} is {}×{} and {} is {}×{}: a product needs as many columns in A ({}) as rows in B ({})",
-            names.0, a.rows, a.cols, names.1, b.rows, b.cols, a.cols, b.rows
+            names.0, a_rows, a.cols, names.1, b_rows, b.cols, a.cols, b_rows
         ),
-        if a.rows == b.cols {
+        if a_rows == b.cols {
             "exchange the two files"
         } else {
             "check which files belong together"
@@ -305,6 +491,19 @@ async fn follow(
     progress: &Progress,
     stop: &mut Stop,
 ) -> Result<JobStatus, CliError> {
+    until_stopped(args, client, job, progress, stop, end(client, job)).await
+}
+
+/// Does `work` for a job that runs, with a bar; cancels the job when that takes too long or the person
+/// wants to stop.
+async fn until_stopped<T>(
+    args: &MultiplyArgs,
+    client: &Client,
+    job: &str,
+    progress: &Progress,
+    stop: &mut Stop,
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
     let limit = async {
         match args.timeout {
             Some(limit) => tokio::time::sleep(limit).await,
@@ -325,7 +524,7 @@ async fn follow(
         }
     };
     let why = tokio::select! {
-        ended = end(client, job) => return ended,
+        done = work => return done,
         () = bar => unreachable!("the bar is drawn until something else ends"),
         () = limit => format!("not done after {}", text::seconds(args.timeout.unwrap_or_default().as_secs_f64())),
         () = stop => "stopped".to_owned(),
@@ -424,7 +623,7 @@ async fn deliver(
         None => {
             progress.clear();
             Target::Stdout
-                .write(client, &job, Format::Csv)
+                .write(client, &job, Format::Csv, None)
                 .await
                 .map(Value::from)
         }
@@ -434,7 +633,7 @@ async fn deliver(
             } else {
                 progress.step("writing the result");
             }
-            let bytes = target.write(client, &job, format).await?;
+            let bytes = target.write(client, &job, format, None).await?;
             progress.clear();
             let file = args
                 .output
@@ -489,6 +688,7 @@ mod tests {
             id: String::new(),
             rows,
             cols,
+            stack: None,
         };
         let names = ("a.csv".to_owned(), "b.npy".to_owned());
         assert!(check_shapes(&names, &matrix(2, 3), &matrix(3, 2)).is_ok());

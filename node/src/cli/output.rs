@@ -122,22 +122,34 @@ impl Target {
         matches!(self, Target::Stdout)
     }
 
-    /// Fetches the result of a job and writes it; the number of bytes. A file is complete or
+    /// Fetches the result of a job, or of one product of a batch, and writes it; the number of bytes. A file is complete or
     /// left as it was.
     ///
     /// # Errors
     /// There is no result, or it can not be written.
-    pub async fn write(&self, client: &Client, job: &str, format: Format) -> Result<u64, CliError> {
+    pub async fn write(
+        &self,
+        client: &Client,
+        job: &str,
+        format: Format,
+        index: Option<u32>,
+    ) -> Result<u64, CliError> {
         let Target::File { name, path } = self else {
             return client
-                .result(job, format, &mut tokio::io::stdout(), "standard output")
+                .result(
+                    job,
+                    format,
+                    index,
+                    &mut tokio::io::stdout(),
+                    "standard output",
+                )
                 .await;
         };
         let draft = self.draft()?;
         let cannot = |error: io::Error| unwritable(name, &error);
         let mut file = tokio::fs::File::from_std(draft.reopen().map_err(cannot)?);
         let bytes = client
-            .result(job, format, &mut file, name)
+            .result(job, format, index, &mut file, name)
             .await
             .map_err(|error| error.about(name))?;
         drop(file);

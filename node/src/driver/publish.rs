@@ -116,6 +116,9 @@ impl Driver {
         for job in std::mem::take(&mut self.changed) {
             match self.engine.job_status(job, now) {
                 Some(status) => {
+                    if let Some(part) = &status.part {
+                        view.batches.entry(part.batch).or_default().insert(job);
+                    }
                     let own = self.engine.coordinates(job);
                     view.jobs.insert(
                         job,
@@ -127,7 +130,16 @@ impl Driver {
                     );
                 }
                 None => {
-                    view.jobs.remove(&job);
+                    let known = view.jobs.remove(&job);
+                    let batch = known.and_then(|known| known.status.part).map(|p| p.batch);
+                    if let Some(batch) = batch
+                        && let Some(parts) = view.batches.get_mut(&batch)
+                    {
+                        parts.remove(&job);
+                        if parts.is_empty() {
+                            view.batches.remove(&batch);
+                        }
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@
 //!
 //! | form | read | written |
 //! |---|---|---|
-//! | npy | versions 1 to 3; `f4 f8 i1..i8 u1..u8` of either byte order, C or Fortran order; 2 dimensions | version 1, C order, `<f8`, `<f4`, `<i8` (`<u8` when needed) |
+//! | npy | versions 1 to 3; `f4 f8 i1..i8 u1..u8` of either byte order, C or Fortran order; 2 dimensions, or 3 in C order: the matrices one below the other | version 1, C order, `<f8`, `<f4`, `<i8` (`<u8` when needed) |
 //! | csv | separated by `;`, `,`, tabs or blanks (the first of these that the first line has); quotes tolerated; lines that start with `#` skipped | `,` |
 //! | mtx | coordinate and array; real, integer, pattern; general, symmetric, skew-symmetric | general array, or coordinate when that is shorter |
 //! | json | nested arrays, or `{data, dtype?}`; digits, `NaN` and `Infinity` as strings | `{rows, cols, dtype, data}` |
@@ -33,6 +33,7 @@ pub mod bands;
 pub mod csv;
 pub mod export;
 pub mod json;
+pub mod memory;
 pub mod mtx;
 pub mod npy;
 pub mod number;

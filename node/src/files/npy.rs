@@ -38,6 +38,8 @@ struct Header {
     fortran: bool,
     rows: u64,
     cols: u64,
+    /// Matrices one below the other, when the array has three dimensions.
+    stack: Option<u64>,
     /// Where elements start.
     start: u64,
 }
@@ -113,6 +115,17 @@ pub fn read(path: &Path, options: ReadOptions, sink: &mut dyn Sink) -> Result<()
     };
     sink.begin(header.rows, header.cols, element)?;
     copy(&file, &header, element, sink)
+}
+
+/// How many matrices the file stacks, when its array has three dimensions.
+///
+/// # Errors
+/// As [`read`]'s.
+pub fn stack(path: &Path) -> Result<Option<u64>, ApiError> {
+    let opening = |error| io_error("reading the .npy file", &error);
+    let file = File::open(path).map_err(opening)?;
+    let length = file.metadata().map_err(opening)?.len();
+    Ok(read_header(&file, length)?.stack)
 }
 
 /// How many limbs the elements need as integers; 1 for floats.
@@ -281,16 +294,27 @@ fn parse_header(bytes: &[u8]) -> Result<Header, ApiError> {
         DictionaryError::Shape => bad("its shape does not fit in 64 bits"),
     })?;
     let (kind, size, big_endian) = element_kind(&dictionary.descr)?;
-    let (rows, cols) = match dictionary.shape[..] {
-        [rows, cols] => (rows, cols),
+    let (rows, cols, stack) = match dictionary.shape[..] {
+        [rows, cols] => (rows, cols, None),
+        [count, rows, cols] if !dictionary.fortran_order || count < 2 => {
+            let rows = count.checked_mul(rows);
+            let rows = rows.ok_or_else(|| bad("its shape does not fit in 64 bits"))?;
+            (rows, cols, Some(count))
+        }
         ref shape => {
             let hint = match shape.len() {
                 1 => "make it a matrix: a.reshape(-1, 1) is a column, a.reshape(1, -1) a row",
-                _ => "make it a matrix with numpy.reshape, or save one matrix at a time",
+                3 => {
+                    "save the stack of matrices in C order: numpy.save(file, numpy.ascontiguousarray(a))"
+                }
+                _ => "make it a matrix with numpy.reshape, or a stack of matrices (3 dimensions)",
             };
             return Err(unprocessable(
                 "not_two_dimensional",
-                format!("the array has {} dimensions, a matrix has 2", shape.len()),
+                match shape.len() {
+                    3 => "the array has 3 dimensions and is in Fortran order".to_owned(),
+                    dimensions => format!("the array has {dimensions} dimensions, a matrix has 2"),
+                },
                 hint,
             ));
         }
@@ -302,6 +326,7 @@ fn parse_header(bytes: &[u8]) -> Result<Header, ApiError> {
         fortran: dictionary.fortran_order,
         rows,
         cols,
+        stack,
         start: (start + len) as u64,
     })
 }
@@ -463,8 +488,16 @@ impl<'a> Literal<'a> {
 /// The header of a version 1 file of a `rows` × `cols` array in C order; elements start at a
 /// multiple of 64 bytes.
 pub fn write_header(descr: &str, rows: u64, cols: u64) -> Vec<u8> {
-    let text =
-        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
+    header_of(descr, &format!("{rows}, {cols}"))
+}
+
+/// The header of a stack of matrices in C order.
+pub fn write_stack_header(descr: &str, count: u64, rows: u64, cols: u64) -> Vec<u8> {
+    header_of(descr, &format!("{count}, {rows}, {cols}"))
+}
+
+fn header_of(descr: &str, shape: &str) -> Vec<u8> {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     let len = (10 + text.len() + 1).next_multiple_of(64) - 10;
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend_from_slice(&(len as u16).to_le_bytes());

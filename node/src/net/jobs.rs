@@ -11,8 +11,8 @@ use warp::http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
 
 use super::call::{self, Call, Web};
-use super::submission::{Factor, Submission};
-use super::{matrices, peers, reply};
+use super::submission::{Factor, Submission, What};
+use super::{batches, matrices, peers, reply};
 use crate::app::SubmitRequest;
 use crate::error::ApiError;
 use crate::store::Missing;
@@ -42,16 +42,26 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     let submission = Submission::parse(&body)?;
     let client = call.peer.remote.ip();
     admit(&call.web, client)?;
-    let a = resolve(&call, submission.a, submission.dtype, "a").await?;
-    let b = resolve(&call, submission.b, submission.dtype, "b").await?;
-    let request = SubmitRequest {
-        a,
-        b,
-        dtype: submission.dtype,
-        reproducible: submission.reproducible,
-        name: submission.name,
+    let Submission {
+        what,
+        dtype,
+        reproducible,
+        name,
+    } = submission;
+    let submitted = match what {
+        What::One(factors) => {
+            let [a, b] = *factors;
+            let request = SubmitRequest {
+                a: resolve(&call, a, dtype, "a").await?,
+                b: resolve(&call, b, dtype, "b").await?,
+                dtype,
+                reproducible,
+                name,
+            };
+            call.app().submit(request).await?
+        }
+        batch => batches::take(&call, batch, dtype, reproducible, name).await?,
     };
-    let submitted = call.app().submit(request).await?;
     let mut senders = call.web.senders.lock().expect("no holder panics");
     senders.entry(client).or_default().push(submitted.job);
     drop(senders);
@@ -119,6 +129,10 @@ pub async fn one(call: Call, job: String) -> Result<Response, ApiError> {
     let wait = call.wait()?;
     if call.method == Method::DELETE {
         return match locate(&call, job).await? {
+            Place::Here if !call.app().parts(job).is_empty() => {
+                let status = batches::cancel(&call, job).await?;
+                Ok(reply::json(StatusCode::OK, &status))
+            }
             Place::Here if call.app().coordinates(job) => {
                 Ok(reply::json(StatusCode::OK, &call.app().cancel(job).await?))
             }
@@ -143,8 +157,17 @@ pub async fn result(call: Call, job: String) -> Result<Response, ApiError> {
     }
     let job: JobId = call::id(&job, "job")?;
     let wait = call.wait()?;
-    if call.query.contains_key("index") {
-        return Err(matrices::not_offered("index"));
+    let index = call.query.get("index").map(String::as_str);
+    if is_batch(&call, job).await {
+        return batches::result(&call, job, index, wait).await;
+    }
+    if index.is_some() {
+        return Err(ApiError::new(
+            422,
+            "no_batch",
+            format!("job {job} is no batch: it has one product"),
+            "leave the index out",
+        ));
     }
     let format = matrices::format(call.query.get("format").map_or("json", String::as_str))?;
     let status = match follow(&call, job, wait).await? {
@@ -166,8 +189,24 @@ pub async fn result(call: Call, job: String) -> Result<Response, ApiError> {
     })
 }
 
+/// Whether the mesh knows a batch with this id.
+async fn is_batch(call: &Call, job: JobId) -> bool {
+    let app = call.app();
+    if !app.parts(job).is_empty() {
+        return true;
+    }
+    if app.job(job).is_some() || call.is_hop() {
+        return false;
+    }
+    let found = peers::find_job(app, job).await;
+    found.is_ok_and(|status| status.products.is_some())
+}
+
 /// The product of a job that is done.
-fn product(status: &JobStatus) -> Result<MatrixId, ApiError> {
+///
+/// # Errors
+/// It has none, or none yet.
+pub fn product(status: &JobStatus) -> Result<MatrixId, ApiError> {
     let job = status.job;
     let conflict = |code, message: String, hint: &str| Err(ApiError::new(409, code, message, hint));
     match (status.state, status.result) {
@@ -229,6 +268,10 @@ async fn locate(call: &Call, job: JobId) -> Result<Place, ApiError> {
             && (status.coordinator == app.device() || app.store().has_ended(job))
     };
     if known.is_some_and(|status| app.coordinates(job) || ended_here(&status) || call.is_hop()) {
+        return Ok(Place::Here);
+    }
+    // What is told of its parts is all that anybody knows of a batch.
+    if app.knows_batch(job) {
         return Ok(Place::Here);
     }
     if call.is_hop() {
@@ -313,6 +356,16 @@ fn is_elsewhere(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) || status.is_server_error()
 }
 
+/// The error for a job that is gone while it is looked at.
+pub fn unknown(job: JobId) -> ApiError {
+    ApiError::new(
+        404,
+        "unknown_job",
+        format!("no node that can be reached knows job {job}"),
+        "GET /api/jobs lists the jobs of the mesh",
+    )
+}
+
 /// The error for a job that nobody who can be reached knows.
 fn missing_job(call: &Call, job: JobId, elsewhere: Missing) -> ApiError {
     match call.app().store().job_missing(job).or(elsewhere) {
@@ -322,12 +375,7 @@ fn missing_job(call: &Call, job: JobId, elsewhere: Missing) -> ApiError {
             format!("the time of job {job} is over"),
             "submit it again",
         ),
-        Missing::Unknown | Missing::Corrupt(_) => ApiError::new(
-            404,
-            "unknown_job",
-            format!("no node that can be reached knows job {job}"),
-            "GET /api/jobs lists the jobs of the mesh",
-        ),
+        Missing::Unknown | Missing::Corrupt(_) => unknown(job),
     }
 }
 
@@ -341,7 +389,10 @@ async fn wait_here(call: &Call, job: JobId, wait: Duration) -> Result<JobStatus,
 }
 
 /// Passes a call on to the coordinator, which is to wait for `wait`.
-async fn forward(call: &Call, address: &str, wait: Duration) -> Result<Response, ApiError> {
+///
+/// # Errors
+/// It can not be reached.
+pub async fn forward(call: &Call, address: &str, wait: Duration) -> Result<Response, ApiError> {
     let target = target(call, wait);
     let sent = peers::send(call.app(), call.method.clone(), address, &target, wait).await;
     sent.map(peers::relay)
@@ -359,7 +410,8 @@ fn target(call: &Call, wait: Duration) -> String {
     format!("{path}?{}", query.finish())
 }
 
-fn result_lost(status: &JobStatus) -> ApiError {
+/// The error for a result that only nodes out of reach have.
+pub fn result_lost(status: &JobStatus) -> ApiError {
     ApiError::new(
         503,
         "coordinator_lost",
@@ -372,7 +424,8 @@ fn result_lost(status: &JobStatus) -> ApiError {
     )
 }
 
-fn coordinator_lost(status: &JobStatus) -> ApiError {
+/// The error for a job whose node can not be reached.
+pub fn coordinator_lost(status: &JobStatus) -> ApiError {
     ApiError::new(
         503,
         "coordinator_lost",

@@ -17,7 +17,7 @@ use super::call::{self, Call, Counted, clip};
 use super::{peers, reply};
 use crate::app::App;
 use crate::error::ApiError;
-use crate::files::{Format, ReadOptions};
+use crate::files::{Format, ReadOptions, npy};
 use crate::store::{Missing, StoreError};
 
 /// Where bodies lie until they are in the store.
@@ -61,6 +61,9 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
         cols: u64,
         dtype: &'static str,
         bytes: u64,
+        /// Matrices that a file of three dimensions stacks.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stack: Option<u64>,
     }
     if call.query.contains_key("private") {
         return Err(not_offered("private"));
@@ -119,6 +122,10 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
         keep_digits: true,
     };
     let manifest = store.import(&path, format, options).await?;
+    let stack = match format {
+        Format::Npy => npy::stack(&path)?,
+        _ => None,
+    };
     let id = manifest.id();
     let put = Put {
         id,
@@ -126,6 +133,7 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
         cols: manifest.cols,
         dtype: manifest.element.dtype.name(),
         bytes: manifest.bytes(),
+        stack,
     };
     let mut response = reply::json(StatusCode::CREATED, &put);
     let place = HeaderValue::from_str(&format!("/api/matrices/{id}")).expect("hexadecimal digits");

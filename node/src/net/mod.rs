@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod assets;
+mod batches;
 mod call;
 pub mod dial;
 pub mod discovery;

@@ -11,8 +11,7 @@ use crate::error::ApiError;
 /// The most characters of a job's name.
 const NAME_CHARS_MAX: usize = 200;
 /// What the design has and this version has not.
-const LATER: [&str; 8] = [
-    "batch",
+const LATER: [&str; 7] = [
     "colluders",
     "stragglers",
     "masks",
@@ -25,16 +24,32 @@ const LATER: [&str; 8] = [
 /// What a submission says.
 #[derive(Debug, PartialEq)]
 pub struct Submission {
-    /// The left factor.
-    pub a: Factor,
-    /// The right factor.
-    pub b: Factor,
+    /// What is to be multiplied.
+    pub what: What,
     /// The element type; by default that of the factors.
     pub dtype: Option<Dtype>,
     /// The same bits whichever devices compute.
     pub reproducible: bool,
     /// A name for people.
     pub name: String,
+}
+
+/// What is to be multiplied.
+#[derive(Debug, PartialEq)]
+pub enum What {
+    /// Two matrices.
+    One(Box<[Factor; 2]>),
+    /// Several products.
+    Batch(Vec<[Factor; 2]>),
+    /// So many products of two stacks.
+    Stacks {
+        /// The stack of left factors.
+        a: MatrixId,
+        /// The stack of right factors.
+        b: MatrixId,
+        /// How many.
+        products: u32,
+    },
 }
 
 /// A factor of the product.
@@ -68,7 +83,22 @@ impl Submission {
                 "send {\"a\": ID, \"b\": ID}",
             ));
         };
-        let factors = [factor(&mut fields, "a"), factor(&mut fields, "b")];
+        let batch = fields.remove("batch").filter(|batch| !batch.is_null());
+        let factors = match batch {
+            None => [factor(&mut fields, "a"), factor(&mut fields, "b")]
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()
+                .map(|factors| What::One(Box::new(pair(factors)))),
+            Some(_) if fields.contains_key("a") || fields.contains_key("b") => {
+                return Err(ApiError::new(
+                    422,
+                    "batch_and_operands",
+                    "the job has a batch and operands beside it",
+                    "give either batch, or a and b",
+                ));
+            }
+            Some(batch) => products(batch),
+        };
         let dtype = match fields.remove("dtype") {
             None | Some(Value::Null) => None,
             Some(Value::String(name)) => Some(call::dtype(&name)?),
@@ -102,18 +132,86 @@ impl Submission {
                 422,
                 "unknown_field",
                 format!("a job has no field {:?}", clip(field)),
-                "the fields are a, b, dtype, mode, reproducible and name",
+                "the fields are a and b, or batch, and dtype, mode, reproducible and name",
             ));
         }
-        let [a, b] = factors;
         Ok(Submission {
-            a: a?,
-            b: b?,
+            what: factors?,
             dtype,
             reproducible,
             name,
         })
     }
+}
+
+/// The value of `batch`.
+fn products(batch: Value) -> Result<What, ApiError> {
+    match batch {
+        Value::Array(list) => {
+            let read = |(index, value)| {
+                product(value).map_err(|mut error: ApiError| {
+                    error.message = format!("batch[{index}]: {}", error.message);
+                    error
+                })
+            };
+            let list = (0..)
+                .zip(list)
+                .map(|(index, value): (usize, Value)| read((index, value)));
+            list.collect::<Result<_, _>>().map(What::Batch)
+        }
+        Value::Object(mut stacks) => {
+            let products = match stacks.remove("products") {
+                Some(count) => count
+                    .as_u64()
+                    .and_then(|count| u32::try_from(count).ok())
+                    .ok_or_else(|| wrong_type("batch.products", "the number of products"))?,
+                None => {
+                    return Err(ApiError::new(
+                        422,
+                        "missing_products",
+                        "the batch of two stacks does not say how many products it has",
+                        "give batch.products: the `stack` that PUT /api/matrices answered",
+                    ));
+                }
+            };
+            let factors = [factor(&mut stacks, "a")?, factor(&mut stacks, "b")?];
+            check_fields(&stacks)?;
+            match factors {
+                [Factor::Stored(a), Factor::Stored(b)] => Ok(What::Stacks { a, b, products }),
+                _ => Err(wrong_type(
+                    "batch.a or batch.b",
+                    "an id of a stack of matrices",
+                )),
+            }
+        }
+        _ => Err(wrong_type("batch", "a list of {a, b}, or {a, b, products}")),
+    }
+}
+
+fn product(value: Value) -> Result<[Factor; 2], ApiError> {
+    let Value::Object(mut fields) = value else {
+        return Err(wrong_type("a product", "an object {a, b}"));
+    };
+    let factors = [factor(&mut fields, "a")?, factor(&mut fields, "b")?];
+    check_fields(&fields)?;
+    Ok(factors)
+}
+
+/// Whether nothing is left of the fields of a product.
+fn check_fields(fields: &Map<String, Value>) -> Result<(), ApiError> {
+    match fields.keys().next() {
+        None => Ok(()),
+        Some(field) => Err(ApiError::new(
+            422,
+            "unknown_field",
+            format!("a product of a batch has no field {:?}", clip(field)),
+            "dtype, reproducible and name are of the whole batch",
+        )),
+    }
+}
+
+fn pair(factors: Vec<Factor>) -> [Factor; 2] {
+    factors.try_into().expect("there were two")
 }
 
 fn factor(fields: &mut Map<String, Value>, name: &str) -> Result<Factor, ApiError> {
@@ -178,14 +276,41 @@ mod tests {
                 "reproducible": true, "name": "tab\tand \u001b[31mred", "stragglers": null}}"#
         );
         let submission = Submission::parse(body.as_bytes()).expect("it is right");
-        assert_eq!(submission.a, Factor::Stored(ID.parse().expect("an id")));
-        assert_eq!(
-            submission.b,
-            Factor::Inline(serde_json::json!([[1, 2], [3, 4]]))
-        );
+        let a = Factor::Stored(ID.parse().expect("an id"));
+        let b = Factor::Inline(serde_json::json!([[1, 2], [3, 4]]));
+        assert_eq!(submission.what, What::One(Box::new([a, b])));
         assert_eq!(submission.dtype, Some(Dtype::Int));
         assert!(submission.reproducible);
         assert_eq!(submission.name, "taband [31mred");
+    }
+
+    #[test]
+    fn batches_are_lists_or_two_stacks() {
+        let what = |body: &str| {
+            Submission::parse(body.as_bytes())
+                .expect("it is right")
+                .what
+        };
+        let body =
+            format!(r#"{{"batch": [{{"a": "{ID}", "b": [[1]]}}, {{"a": [[2]], "b": [[3]]}}]}}"#);
+        assert!(matches!(what(&body), What::Batch(list) if list.len() == 2));
+        let body =
+            format!(r#"{{"batch": {{"a": "{ID}", "b": "{ID}", "products": 5}}, "name": "x"}}"#);
+        assert!(matches!(what(&body), What::Stacks { products: 5, .. }));
+        for (batch, code) in [
+            ("7", "wrong_type"),
+            ("[7]", "wrong_type"),
+            (r#"[{"a": [[1]]}]"#, "missing_operand"),
+            (r#"[{"a": [[1]], "b": [[1]], "c": 1}]"#, "unknown_field"),
+            (r#"{"a": [[1]], "b": [[1]]}"#, "missing_products"),
+            (r#"{"a": [[1]], "b": [[1]], "products": 2}"#, "wrong_type"),
+            (r#"{"a": [[1]], "b": [[1]], "products": -2}"#, "wrong_type"),
+        ] {
+            check(&format!(r#"{{"batch": {batch}}}"#), 422, code);
+        }
+        let wrong = Submission::parse(br#"{"batch": [{"a": [[1]], "b": [[1]]}, {"b": [[1]]}]}"#);
+        let error = wrong.expect_err("it has no a");
+        assert!(error.message.starts_with("batch[1]: "), "{}", error.message);
     }
 
     #[test]
@@ -207,8 +332,7 @@ mod tests {
             (r#""mode": 1"#, 422, "wrong_type"),
             (r#""colluders": 1"#, 422, "not_offered"),
             (r#""stragglers": 0"#, 422, "not_offered"),
-            (r#""batch": []"#, 422, "not_offered"),
-            (r#""reproducible": "yes""#, 422, "wrong_type"),
+            (r#""batch": []"#, 422, "batch_and_operands"),
             (r#""name": ["a"]"#, 422, "wrong_type"),
             (r#""sparkle": true"#, 422, "unknown_field"),
         ] {
@@ -218,11 +342,6 @@ mod tests {
                 code,
             );
         }
-        check(
-            r#"{"batch": [{"a": [[1]], "b": [[1]]}]}"#,
-            422,
-            "not_offered",
-        );
         let name = "x".repeat(201);
         check(
             &format!(r#"{{"a": [[1]], "b": [[1]], "name": "{name}"}}"#),

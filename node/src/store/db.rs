@@ -10,7 +10,7 @@ use rusqlite::{Connection, Transaction, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::catalog::unpack;
-use super::group::{self, Write};
+use super::group::{self, Steps, Write};
 use super::tiles::Counters;
 use super::{StoreError, damage};
 
@@ -261,6 +261,41 @@ impl Writer {
     /// for itself.
     pub(crate) fn post(&self, write: Write) -> Result<(), StoreError> {
         self.send(Command::Write(Box::new(write)), None)
+    }
+
+    /// Makes a change that shares its transaction with what else waits; `keep` follows once it is
+    /// durable, on the same thread. Queued before this returns.
+    pub(crate) fn post_step<T, R, A, K>(
+        &self,
+        apply: A,
+        keep: K,
+    ) -> impl Future<Output = Result<R, StoreError>> + Send + use<T, R, A, K>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        A: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        K: FnOnce(T) -> Result<R, StoreError> + Send + 'static,
+    {
+        let (answer, result) = oneshot::channel();
+        let sent = self.post(Write::Step(Box::new(Steps::new(apply, keep, answer))));
+        async move {
+            sent?;
+            result.await.map_err(|_| StoreError::Closed)?
+        }
+    }
+
+    /// [`Writer::post_step`], as soon as there is a place.
+    pub(crate) async fn step<T, R, A, K>(&self, apply: A, keep: K) -> Result<R, StoreError>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        A: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        K: FnOnce(T) -> Result<R, StoreError> + Send + 'static,
+    {
+        let (answer, result) = oneshot::channel();
+        self.write(Write::Step(Box::new(Steps::new(apply, keep, answer))))
+            .await?;
+        result.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Runs `job` on the connection. It runs to its end even when nobody waits any more.

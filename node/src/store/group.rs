@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, Transaction, params};
+use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::changes::Change;
@@ -17,6 +18,92 @@ pub(crate) enum Write {
     Tile(TileWrite),
     /// Something of a job.
     Change(Change),
+    /// Something else in the database.
+    Step(Box<dyn Step>),
+}
+
+/// A change of the database that shares its transaction with others.
+pub(crate) trait Step: Send {
+    /// Makes it in the caller's transaction.
+    fn apply(&mut self, connection: &Connection) -> Result<(), StoreError>;
+    /// It is durable: what is in memory follows, and who asked is answered.
+    fn succeed(self: Box<Self>);
+    /// It was not made.
+    fn fail(self: Box<Self>, error: StoreError);
+}
+
+/// A step of two closures: what it does to the database, what follows once that is durable.
+pub(crate) struct Steps<A, K, T, R> {
+    apply: Option<A>,
+    keep: K,
+    made: Option<T>,
+    answer: oneshot::Sender<Result<R, StoreError>>,
+}
+
+impl<A, K, T, R> Steps<A, K, T, R> {
+    pub(crate) fn new(apply: A, keep: K, answer: oneshot::Sender<Result<R, StoreError>>) -> Self {
+        Self {
+            apply: Some(apply),
+            keep,
+            made: None,
+            answer,
+        }
+    }
+}
+
+impl<A, K, T, R> Step for Steps<A, K, T, R>
+where
+    A: FnOnce(&Connection) -> Result<T, StoreError> + Send,
+    K: FnOnce(T) -> Result<R, StoreError> + Send,
+    T: Send,
+    R: Send,
+{
+    fn apply(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        let apply = self.apply.take().expect("a step is made once");
+        self.made = Some(apply(connection)?);
+        Ok(())
+    }
+
+    fn succeed(self: Box<Self>) {
+        let kept = (self.keep)(self.made.expect("it was made"));
+        // Whoever asked may have gone.
+        let _ = self.answer.send(kept);
+    }
+
+    fn fail(self: Box<Self>, error: StoreError) {
+        // What was made is dropped first: it takes back what it did outside the database.
+        drop(self.made);
+        let _ = self.answer.send(Err(error));
+    }
+}
+
+/// A change or a step: they keep their order.
+enum Small {
+    Change(Change),
+    Step(Box<dyn Step>),
+}
+
+impl Small {
+    fn apply(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        match self {
+            Small::Change(change) => change.apply(connection),
+            Small::Step(step) => step.apply(connection),
+        }
+    }
+
+    fn succeed(self) {
+        match self {
+            Small::Change(change) => change.succeed(),
+            Small::Step(step) => step.succeed(),
+        }
+    }
+
+    fn fail(self, error: StoreError) {
+        match self {
+            Small::Change(change) => change.fail(error),
+            Small::Step(step) => step.fail(error),
+        }
+    }
 }
 
 impl Write {
@@ -24,7 +111,7 @@ impl Write {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Write::Tile(tile) => tile.bytes(),
-            Write::Change(_) => 0,
+            Write::Change(_) | Write::Step(_) => 0,
         }
     }
 }
@@ -36,7 +123,8 @@ pub(crate) fn commit(connection: &mut Connection, group: Vec<Write>) {
     let mut twins = Vec::new();
     for write in group {
         match write {
-            Write::Change(change) => changes.push(change),
+            Write::Change(change) => changes.push(Small::Change(change)),
+            Write::Step(step) => changes.push(Small::Step(step)),
             Write::Tile(tile) if tiles.iter().any(|other| tile.is_twin(other)) => {
                 twins.push(Write::Tile(tile));
             }
@@ -128,7 +216,7 @@ fn written(tiles: Vec<TileWrite>) -> Vec<TileWrite> {
 }
 
 /// Records all in one transaction. A change that fails leaves the others as they are.
-fn record(connection: &mut Connection, tiles: Vec<TileWrite>, changes: Vec<Change>) {
+fn record(connection: &mut Connection, tiles: Vec<TileWrite>, changes: Vec<Small>) {
     let mut applied = Vec::new();
     let recorded =
         connection
@@ -148,7 +236,7 @@ fn record(connection: &mut Connection, tiles: Vec<TileWrite>, changes: Vec<Chang
             });
     match recorded {
         Ok(()) => {
-            applied.into_iter().for_each(Change::succeed);
+            applied.into_iter().for_each(Small::succeed);
             tiles.into_iter().for_each(TileWrite::succeed);
         }
         Err(error) => {
@@ -162,7 +250,7 @@ fn record(connection: &mut Connection, tiles: Vec<TileWrite>, changes: Vec<Chang
     }
 }
 
-fn apply(transaction: &mut Transaction<'_>, change: &mut Change) -> Result<(), StoreError> {
+fn apply(transaction: &mut Transaction<'_>, change: &mut Small) -> Result<(), StoreError> {
     // Dropped without commit, it takes back what was done.
     let savepoint = transaction.savepoint()?;
     change.apply(&savepoint)?;

@@ -10,10 +10,10 @@ use gemmesh_protocol::matrix::Manifest;
 use gemmesh_protocol::message::DeviceRecord;
 use gemmesh_protocol::replication::Taken;
 use gemmesh_protocol::status::JobStatus;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use gemmesh_protocol::time::WallTime;
+use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::oneshot;
 
-use super::changes::Created;
 use super::db::TABLES_OF_JOBS;
 use super::group::Write;
 use super::tiles::{ResultFile, TileWrite};
@@ -28,23 +28,7 @@ impl Store {
     /// [`StoreError::Missing`] for an operand, [`StoreError::Full`], [`StoreError::Database`] when
     /// there is a job with this id already, or the system's.
     pub async fn insert_job(&self, taken: &Taken, epoch: Epoch) -> Result<(), StoreError> {
-        let shared = self.shared().clone();
-        let taken = taken.clone();
-        self.inner
-            .writer
-            .run(move |connection| {
-                for operand in [taken.header.a.id(), taken.header.b.id()] {
-                    lock(&shared.catalog)
-                        .touch(operand, wall())
-                        .map_err(|missing| StoreError::Missing {
-                            what: format!("the matrix {operand}"),
-                            missing,
-                        })?;
-                }
-                Created::new(&shared, connection, &taken, epoch)?.keep(&shared);
-                Ok(())
-            })
-            .await
+        self.insert_jobs(vec![taken.clone()], epoch).await
     }
 
     /// Makes a tile of a job durable, with the record of who computed it. `bytes` is the tile,
@@ -122,7 +106,13 @@ impl Store {
         let shared = self.shared().clone();
         self.inner
             .writer
-            .run(move |connection| finish(&shared, connection, job))
+            .step(
+                {
+                    let shared = shared.clone();
+                    move |connection| assembled(&shared, connection, job)
+                },
+                move |made| finish(&shared, job, made),
+            )
             .await
     }
 
@@ -138,27 +128,31 @@ impl Store {
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let shared = self.shared().clone();
         let (job, result, status) = (status.job, status.result, pack(status));
-        self.inner.writer.post_run(move |connection| {
-            let ended = wall();
-            // It may have been copied as a whole.
-            let result = result.filter(|id| lock(&shared.catalog).touch(*id, ended).is_ok());
-            let transaction = connection.transaction()?;
-            let changed = transaction.execute(
-                "UPDATE jobs SET status = ?2, ended_ms = coalesce(ended_ms, ?3),
+        let apply = {
+            let shared = shared.clone();
+            move |transaction: &Connection| {
+                let ended = wall();
+                // It may have been copied as a whole.
+                let result = result.filter(|id| lock(&shared.catalog).touch(*id, ended).is_ok());
+                let changed = transaction.execute(
+                    "UPDATE jobs SET status = ?2, ended_ms = coalesce(ended_ms, ?3),
                          result = coalesce(result, ?4)
                      WHERE job = ?1",
-                params![
-                    &job.0[..],
-                    status,
-                    ended.0 as i64,
-                    result.as_ref().map(|id| &id.0[..])
-                ],
-            )?;
-            for table in ["recorded", "holders"] {
-                transaction
-                    .execute(&format!("DELETE FROM {table} WHERE job = ?1"), [&job.0[..]])?;
+                    params![
+                        &job.0[..],
+                        status,
+                        ended.0 as i64,
+                        result.as_ref().map(|id| &id.0[..])
+                    ],
+                )?;
+                for table in ["recorded", "holders"] {
+                    transaction
+                        .execute(&format!("DELETE FROM {table} WHERE job = ?1"), [&job.0[..]])?;
+                }
+                Ok((ended, result, changed))
             }
-            transaction.commit()?;
+        };
+        let keep = move |(ended, result, changed)| {
             let mut catalog = lock(&shared.catalog);
             let entry = catalog.jobs.get_mut(&job).filter(|_| changed == 1);
             let entry = entry.ok_or(StoreError::NoSuchJob(job))?;
@@ -174,7 +168,8 @@ impl Store {
                 shared.blocks.remove(&file.name);
             }
             Ok(())
-        })
+        };
+        self.inner.writer.post_step(apply, keep)
     }
 
     /// Lets go of the scratch space of a job that will have no result. Tiles that still come are
@@ -269,11 +264,16 @@ impl Store {
     }
 }
 
-fn finish(
-    shared: &Shared,
-    connection: &mut Connection,
-    job: JobId,
-) -> Result<Manifest, StoreError> {
+/// A result on its way to be a matrix.
+enum Made {
+    /// It is one already.
+    Before(Manifest),
+    /// Its row is written and perhaps not committed; whether the same matrix was there.
+    Now(Box<Manifest>, Arc<ResultFile>, WallTime, bool),
+}
+
+/// Writes the row of a result.
+fn assembled(shared: &Shared, transaction: &Connection, job: JobId) -> Result<Made, StoreError> {
     let (file, result) = {
         let catalog = lock(&shared.catalog);
         let entry = catalog.jobs.get(&job).ok_or(StoreError::NoSuchJob(job))?;
@@ -284,43 +284,50 @@ fn finish(
         )
     };
     if let Some(manifest) = result {
-        return Ok(Manifest::clone(&manifest));
+        return Ok(Made::Before(Manifest::clone(&manifest)));
     }
     let file = file.ok_or(StoreError::NoSuchJob(job))?;
-    let transaction = connection.transaction()?;
-    let manifest = assemble(&file, &transaction)?;
+    let manifest = assemble(&file, transaction)?;
     let id = manifest.id();
     let used = wall();
     let there = lock(&shared.catalog).touch(id, used).is_ok();
     if !there {
-        transaction.execute(
+        let mut insert = transaction.prepare_cached(
             "INSERT OR REPLACE INTO matrices (id, manifest, file, bytes, used_ms)
              VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                &id.0[..],
-                pack(&manifest),
-                file.name,
-                manifest.bytes() as i64,
-                used.0 as i64
-            ],
         )?;
+        insert.execute(params![
+            &id.0[..],
+            pack(&manifest),
+            file.name,
+            manifest.bytes() as i64,
+            used.0 as i64
+        ])?;
     }
-    transaction.execute(
-        "UPDATE jobs SET result = ?2 WHERE job = ?1",
-        params![&job.0[..], &id.0[..]],
-    )?;
-    transaction.execute(
-        "UPDATE tiles SET hashes = NULL WHERE job = ?1",
-        [&job.0[..]],
-    )?;
-    transaction.commit()?;
+    transaction
+        .prepare_cached("UPDATE jobs SET result = ?2 WHERE job = ?1")?
+        .execute(params![&job.0[..], &id.0[..]])?;
+    transaction
+        .prepare_cached("UPDATE tiles SET hashes = NULL WHERE job = ?1")?
+        .execute([&job.0[..]])?;
+    Ok(Made::Now(Box::new(manifest), file, used, there))
+}
+
+/// The row of a result is durable: its file is a matrix's from now on.
+fn finish(shared: &Shared, job: JobId, made: Made) -> Result<Manifest, StoreError> {
+    let (manifest, file, used, there) = match made {
+        Made::Before(manifest) => return Ok(manifest),
+        Made::Now(manifest, file, used, there) => (*manifest, file, used, there),
+    };
+    let id = manifest.id();
     let mut catalog = lock(&shared.catalog);
-    let entry = catalog
-        .jobs
-        .get_mut(&job)
-        .expect("only this thread removes jobs");
+    // It may have been asked for twice in one transaction.
+    let entry = catalog.jobs.get_mut(&job);
+    let entry = entry.ok_or(StoreError::NoSuchJob(job))?;
     entry.result = Some(id);
-    let (_, reservation) = entry.file.take().expect("only this thread takes files");
+    let Some((_, reservation)) = entry.file.take() else {
+        return Ok(manifest);
+    };
     let unused = if there {
         Some(file.name.clone())
     } else {
@@ -339,12 +346,12 @@ fn finish(
 }
 
 /// The manifest of a result whose tiles are all durable.
-fn assemble(file: &ResultFile, transaction: &Transaction<'_>) -> Result<Manifest, StoreError> {
+fn assemble(file: &ResultFile, transaction: &Connection) -> Result<Manifest, StoreError> {
     let grid = file.grid();
     let mut blocks: Vec<Option<BlockId>> = vec![None; grid.len() as usize];
     let (mut bits, mut done) = (0, 0);
     let mut statement =
-        transaction.prepare("SELECT tile, hashes, bits FROM tiles WHERE job = ?1")?;
+        transaction.prepare_cached("SELECT tile, hashes, bits FROM tiles WHERE job = ?1")?;
     let mut rows = statement.query([&file.job.0[..]])?;
     while let Some(row) = rows.next()? {
         let hashes: Vec<u8> = row.get(1)?;

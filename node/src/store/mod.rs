@@ -15,8 +15,8 @@
 //! takes its tiles in the file that it keeps when it becomes a matrix: nothing is copied, and
 //! block hashes are recorded with each tile, so nothing is read again.
 //!
-//! SQLite belongs to one writer thread. Tiles that wait for it are committed as a group: all
-//! bytes, one sync for each file, one transaction. Block files are read on tokio's blocking
+//! SQLite belongs to one writer thread. What waits for it is committed as a group: all bytes of
+//! tiles, one sync for each file, and one transaction for tiles, new jobs, results and ends. Block files are read on tokio's blocking
 //! threads, and each block's hash is checked whenever it is read.
 //!
 //! # Codes of errors
@@ -38,6 +38,7 @@ mod jobs;
 mod layout;
 mod restore;
 mod source;
+mod stacks;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -57,6 +58,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 pub use error::{Missing, StoreError};
+pub use stacks::{Piece, Stacked};
 
 use crate::error::ApiError;
 use crate::files::export::{self, Export};
@@ -414,31 +416,48 @@ impl Store {
         let shared = self.shared().clone();
         self.inner
             .writer
-            .run(move |connection| {
-                let id = finished.manifest.id();
-                // Only this thread adds and removes matrices, so the answer stays true.
-                if lock(&shared.catalog).touch(id, wall()).is_ok() {
-                    return Ok(());
-                }
-                connection.execute(
-                    "INSERT OR REPLACE INTO matrices (id, manifest, file, bytes, used_ms)
-                     VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![
-                        &id.0[..],
-                        pack(&finished.manifest),
-                        finished.name(),
-                        finished.manifest.bytes() as i64,
-                        wall().0 as i64
-                    ],
-                )?;
-                let (manifest, name, reservation) = finished.keep();
-                let replaced =
-                    lock(&shared.catalog).insert(id, Arc::new(manifest), name, reservation, wall());
-                if let Some(damaged) = replaced {
-                    shared.blocks.remove(&damaged);
-                }
-                Ok(())
-            })
+            .step(
+                {
+                    let shared = shared.clone();
+                    move |connection| {
+                        let id = finished.manifest.id();
+                        // Only this thread adds and removes matrices, so the answer stays true; what
+                        // comes twice in one transaction is replaced by the second.
+                        if lock(&shared.catalog).touch(id, wall()).is_ok() {
+                            return Ok(None);
+                        }
+                        let mut insert = connection.prepare_cached(
+                            "INSERT OR REPLACE INTO matrices (id, manifest, file, bytes, used_ms)
+                             VALUES (?1, ?2, ?3, ?4, ?5)",
+                        )?;
+                        insert.execute(params![
+                            &id.0[..],
+                            pack(&finished.manifest),
+                            finished.name(),
+                            finished.manifest.bytes() as i64,
+                            wall().0 as i64
+                        ])?;
+                        Ok(Some((id, finished)))
+                    }
+                },
+                move |kept: Option<(MatrixId, Finished)>| {
+                    let Some((id, finished)) = kept else {
+                        return Ok(());
+                    };
+                    let (manifest, name, reservation) = finished.keep();
+                    let replaced = lock(&shared.catalog).insert(
+                        id,
+                        Arc::new(manifest),
+                        name,
+                        reservation,
+                        wall(),
+                    );
+                    if let Some(damaged) = replaced {
+                        shared.blocks.remove(&damaged);
+                    }
+                    Ok(())
+                },
+            )
             .await?;
         Ok(manifest)
     }

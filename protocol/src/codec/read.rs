@@ -536,6 +536,7 @@ mod tests {
             state: DeviceState::Ready,
             since: WallTime(1 << 40),
             user_agent: "x".repeat(300),
+            stacks: true,
         };
         let page = DeviceRecord {
             kind: DeviceKind::Browser,
@@ -615,6 +616,9 @@ mod tests {
             contributions: vec![contribution; 20],
             backups: vec![device],
             timeline: vec![moment],
+            part: None,
+            products: None,
+            failed: None,
         };
         let header = JobHeader {
             job,
@@ -624,6 +628,8 @@ mod tests {
             a: manifest.clone(),
             b: manifest,
             element,
+            stack: 1,
+            batch: None,
         };
         vec![
             Message::Welcome(hello),

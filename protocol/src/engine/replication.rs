@@ -140,7 +140,7 @@ impl<P: Clone> Engine<P> {
                 log.node_down(*device, now);
             }
             for record in &up {
-                log.node_up(record.device, &record.name, now);
+                log.node_up(record, now);
             }
         }
         let nodes = self.linked_nodes();
@@ -828,7 +828,7 @@ impl<P: Clone> Engine<P> {
     pub(super) fn close(&mut self, job: JobId, mut log: Log, now: Instant) {
         for device in self.linked.keys() {
             if let Some(record) = self.membership.record_of(*device) {
-                log.node_up(*device, &record.name, now);
+                log.node_up(record, now);
             }
         }
         if self.closing.len() >= CLOSING_WAITING_MAX {

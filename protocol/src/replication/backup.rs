@@ -354,6 +354,9 @@ impl<P> Backup<P> {
             contributions: progress.contributions(),
             backups: self.backups.clone(),
             timeline: self.timeline.clone(),
+            part: header.batch.clone(),
+            products: None,
+            failed: None,
         }
     }
 

@@ -391,11 +391,14 @@ impl Log {
     // -- who follows --
 
     /// A node can be reached.
-    pub fn node_up(&mut self, device: DeviceId, name: &str, now: Instant) {
-        if device == self.me {
+    pub fn node_up(&mut self, record: &DeviceRecord, now: Instant) {
+        let device = record.device;
+        // An older node would take the job for what it is not.
+        let able = record.stacks || self.taken().header.stack == 1;
+        if device == self.me || !able {
             return;
         }
-        self.nodes.insert(device, name.to_owned());
+        self.nodes.insert(device, record.name.clone());
         if let Some(follower) = self.followers.get_mut(&device).filter(|f| !f.linked) {
             // It says how much of this it still has.
             follower.linked = true;

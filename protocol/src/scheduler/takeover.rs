@@ -175,7 +175,7 @@ impl<P> Scheduler<P> {
     pub fn node_up(&mut self, record: &DeviceRecord, now: Instant) {
         self.nodes.insert(record.device);
         self.empty_words.remove(&record.device);
-        self.log.node_up(record.device, &record.name, now);
+        self.log.node_up(record, now);
         let epoch = self.epoch();
         if epoch.counter > 1 {
             // What it held under another coordinator it may have let go of.

@@ -129,6 +129,7 @@ impl<P: Clone> Worker<P> {
                 b: header.b.element,
                 b_bits: header.b.bits,
                 c: header.element,
+                stack: header.span(lease.rect),
             },
             first: from == 0,
             last: to == header.a.cols,

@@ -39,6 +39,7 @@ pub fn record(device: usize) -> DeviceRecord {
         state: DeviceState::Ready,
         since: WallTime(0),
         user_agent: String::new(),
+        stacks: true,
     }
 }
 

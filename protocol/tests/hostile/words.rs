@@ -25,6 +25,8 @@ impl Run {
             a,
             b,
             element: F64,
+            stack: 1,
+            batch: None,
         }
     }
 
@@ -241,6 +243,9 @@ impl Run {
             contributions: Vec::new(),
             backups: Vec::new(),
             timeline: Vec::new(),
+            part: None,
+            products: None,
+            failed: None,
         }
     }
 }

@@ -2,5 +2,6 @@
 
 mod impostors;
 mod node;
+mod older;
 mod rejoin;
 mod usurpers;

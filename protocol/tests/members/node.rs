@@ -134,5 +134,6 @@ pub fn record(device: u8, kind: DeviceKind) -> DeviceRecord {
         state: DeviceState::Ready,
         since: WallTime(0),
         user_agent: String::new(),
+        stacks: true,
     }
 }

@@ -579,6 +579,9 @@ fn end(job: JobId, state: JobState) -> JobStatus {
         contributions: Vec::new(),
         backups: Vec::new(),
         timeline: Vec::new(),
+        part: None,
+        products: None,
+        failed: None,
     }
 }
 
@@ -611,6 +614,8 @@ fn header(job: JobId) -> JobHeader {
         a,
         b,
         element,
+        stack: 1,
+        batch: None,
     }
 }
 

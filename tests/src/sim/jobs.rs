@@ -44,8 +44,14 @@ impl Sim {
             KernelClass::Exact => INT,
             _ => F64,
         };
+        // Every fourth of the jobs that are cut small is a stack of products.
+        let stack = match edge {
+            Some(_) if id[0] % 4 == 0 => 2 + u64::from(id[1] % 8),
+            _ => 1,
+        };
+        let m = m.next_multiple_of(stack);
         let a = manifest_of(&format!("{job} A"), m, k, element);
-        let b = manifest_of(&format!("{job} B"), k, n, element);
+        let b = manifest_of(&format!("{job} B"), stack * k, n, element);
         let slots = self.hosts.iter().map(|host| host.spec.slots).sum();
         let tiling = match edge {
             None => plan::tiling(&a, &b, element, slots),
@@ -64,6 +70,8 @@ impl Sim {
             a,
             b,
             element,
+            stack: stack as u32,
+            batch: None,
         };
         let taken = Taken {
             header: header.clone(),

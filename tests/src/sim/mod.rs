@@ -309,6 +309,7 @@ impl Sim {
             state: DeviceState::Ready,
             since: clock.wall(self.now),
             user_agent: "simulated".to_owned(),
+            stacks: true,
         };
         let config = Config {
             record,

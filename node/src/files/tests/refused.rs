@@ -230,10 +230,20 @@ fn what_can_not_be_read_is_refused_with_its_code_and_place() {
         ),
         (
             Npy,
-            npy_array("<f8", "(1, 2, 3)", 48),
+            npy_array("<f8", "(1, 1, 2, 3)", 48),
             None,
             "not_two_dimensional",
-            "3 dimensions",
+            "4 dimensions",
+        ),
+        (
+            Npy,
+            npy_file(
+                1,
+                "{'descr': '<f8', 'fortran_order': True, 'shape': (2, 1, 3)}",
+            ),
+            None,
+            "not_two_dimensional",
+            "Fortran order",
         ),
         (
             Npy,

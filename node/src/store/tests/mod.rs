@@ -5,6 +5,7 @@ mod damage;
 mod group;
 mod limits;
 mod replication;
+mod stacks;
 mod transfer;
 
 use std::path::PathBuf;
@@ -266,6 +267,8 @@ fn header(a: &Manifest, b: &Manifest, tile_rows: u64, tile_cols: u64) -> JobHead
             tile_rows,
             tile_cols,
         },
+        stack: 1,
+        batch: None,
     }
 }
 
@@ -374,6 +377,7 @@ fn record(tile: u64) -> Option<DeviceRecord> {
         state: DeviceState::Ready,
         since: WallTime(3),
         user_agent: String::new(),
+        stacks: true,
     })
 }
 
@@ -405,6 +409,9 @@ fn status(header: &JobHeader, state: JobState) -> JobStatus {
         contributions: vec![],
         backups: vec![],
         timeline: vec![],
+        part: None,
+        products: None,
+        failed: None,
     }
 }
 

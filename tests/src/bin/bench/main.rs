@@ -1,8 +1,9 @@
 //! `make bench`: how long a user waits, measured here and now on three real nodes of this machine.
 //!
 //! Figures of one run are comparable with each other; what is compared is printed as a ratio.
-//! `bench safety [EDGE]` measures only what replication costs.
+//! `bench safety [EDGE]` measures only what replication costs, `bench batch` only small products.
 
+mod batch;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
@@ -24,9 +25,14 @@ const PAIRS: usize = 3;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|part| part == "batch") {
+        batch::measure();
+        return;
+    }
     let only_safety = args.first().is_some_and(|part| part == "safety");
     if !only_safety {
         speed();
+        batch::measure();
     }
     #[cfg(target_os = "linux")]
     {
