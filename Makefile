@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build wasm windows demo run check test bench takeover bench-kernel bench-browser miri sim sim-bugs chaos verify fix clean help
+.PHONY: build wasm windows demo run check test bench bench-mesh takeover bench-kernel bench-browser miri sim sim-bugs chaos verify fix clean help
 
 # Tools that scripts/bootstrap.sh had to build come first, then the person's own.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -51,6 +51,10 @@ test: ## every test, real processes, networks and browsers included (some steps:
 bench: build ## the kernel's speed next to this machine's limit, and how long three nodes take for a job
 	@target/release/gemmesh bench
 	@target/release/bench
+
+bench-mesh: build ## what a mesh wins and what it sends for that (parts: make bench-mesh ARGS="pair 4096 3"; names in tests/src/bin/bench/mesh/mod.rs)
+	@scripts/bootstrap.sh netns browser python
+	@target/release/bench mesh $(ARGS)
 
 takeover: build ## what the loss of a coordinator costs (make takeover KILLS=20; one kind and size: ARGS="int 5000"; in parts: KILLS=5 ARGS="int 5000 FROM")
 	@target/release/takeover $(or $(KILLS),20) $(ARGS)

@@ -1,9 +1,12 @@
 //! `make bench`: how long a user waits, measured here and now on three real nodes of this machine.
 //!
 //! Figures of one run are comparable with each other; what is compared is printed as a ratio.
-//! `bench safety [EDGE]` measures only what replication costs, `bench batch` only small products.
+//! `bench safety [EDGE]` measures only what replication costs, `bench batch` only small products,
+//! `bench mesh [PART …]` what a mesh wins.
 
 mod batch;
+#[cfg(target_os = "linux")]
+mod mesh;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
@@ -27,6 +30,11 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|part| part == "batch") {
         batch::measure();
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    if args.first().is_some_and(|part| part == "mesh") {
+        mesh::measure(&args[1..]);
         return;
     }
     let only_safety = args.first().is_some_and(|part| part == "safety");
