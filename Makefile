@@ -53,7 +53,7 @@ bench: build ## the kernel's speed next to this machine's limit, and how long th
 	@target/release/bench
 
 bench-mesh: build ## what a mesh wins and what it sends for that (parts: make bench-mesh ARGS="pair 4096 3"; names in tests/src/bin/bench/mesh/mod.rs)
-	@scripts/bootstrap.sh netns browser python
+	@scripts/bootstrap.sh netns browser python $(if $(filter-out others,$(firstword $(ARGS))),,others)
 	@target/release/bench mesh $(ARGS)
 
 takeover: build ## what the loss of a coordinator costs (make takeover KILLS=20; one kind and size: ARGS="int 5000"; in parts: KILLS=5 ARGS="int 5000 FROM")

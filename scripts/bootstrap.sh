@@ -3,7 +3,7 @@
 #
 #   scripts/bootstrap.sh NEED...
 #
-# Needs: rust cc wasm browser firefox node netns python flint cross nostd deny
+# Needs: rust cc wasm browser firefox node netns python flint others cross nostd deny
 # What is there is only looked at, so a second run takes a moment. Cargo's tools go to .cache/tools in
 # the checkout, so that no program of the person's is replaced; system packages come from apt-get when
 # this is Debian and we are root. Otherwise it says what is missing and how to get it, and fails.
@@ -153,6 +153,19 @@ need_flint() {
         fail "python-flint could not be installed into $python." "Check the connection and try again."
 }
 
+# For one benchmark only: what gemmesh is compared with.
+need_others() {
+    local others=target/others
+    [ -x "$others/bin/python" ] && "$others/bin/python" -c 'import dask, distributed, ray' 2>/dev/null && return
+    need_python
+    say "installing Ray and Dask into $others (once, some 100 MB)"
+    rm -rf "$others"
+    python3 -m venv "$others" >&2
+    "$others/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        numpy ray dask distributed >&2 ||
+        fail "Ray and Dask could not be installed into $others." "Check the connection and try again."
+}
+
 need_cross() {
     need_rust
     local missing=()
@@ -180,7 +193,7 @@ need_deny() {
 
 for need in "$@"; do
     case $need in
-        rust | cc | wasm | browser | firefox | node | netns | python | flint | cross | nostd | deny) "need_$need" ;;
-        *) fail "no such need: $need" "One of: rust cc wasm browser firefox node netns python flint cross nostd deny." ;;
+        rust | cc | wasm | browser | firefox | node | netns | python | flint | others | cross | nostd | deny) "need_$need" ;;
+        *) fail "no such need: $need" "One of: rust cc wasm browser firefox node netns python flint others cross nostd deny." ;;
     esac
 done

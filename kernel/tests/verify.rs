@@ -91,7 +91,7 @@ impl Shape {
         }
     }
 
-    fn check<'p>(self, probe: &'p Probe, a: &[u8]) -> RowCheck<'p> {
+    fn check<'p>(self, probe: &'p Probe, a: &[u8]) -> RowCheck<&'p Probe> {
         let mut check = RowCheck::new(probe, self.rows).unwrap();
         for block in Self::blocks(self.rows, self.inner) {
             check.project_a(a, block).unwrap();

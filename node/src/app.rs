@@ -25,6 +25,7 @@ use crate::driver::Event;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::net::guard::Members;
+use crate::present::Present;
 use crate::store::Store;
 use crate::{link, net, os, submit};
 
@@ -93,6 +94,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) results: Arc<Semaphore>,
     pub(crate) client: reqwest::Client,
+    pub(crate) present: Present,
     pub(crate) healing: tokio::sync::Mutex<()>,
     pub(crate) shutdown: CancellationToken,
 }
@@ -140,6 +142,11 @@ impl App {
     /// For requests to other nodes.
     pub(crate) fn client(&self) -> &reqwest::Client {
         &self.0.client
+    }
+
+    /// Blocks that the own worker keeps.
+    pub(crate) fn present(&self) -> &Present {
+        &self.0.present
     }
 
     /// Held while a damaged matrix is replaced: one at a time.

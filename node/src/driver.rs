@@ -9,7 +9,7 @@ mod outputs;
 mod publish;
 mod trail;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -70,7 +70,6 @@ pub(crate) struct Driver {
     changes: tokio::sync::watch::Sender<u64>,
     links: BTreeMap<LinkId, LinkQueue>,
     jobs: BTreeMap<JobId, Job>,
-    cache: HashMap<BlockId, Bytes>,
     copies: Copies,
     registrations: BTreeMap<String, Vec<oneshot::Sender<Result<DeviceId, String>>>>,
     cancellations: BTreeMap<JobId, Vec<oneshot::Sender<()>>>,
@@ -117,7 +116,6 @@ impl Driver {
             changes,
             links: BTreeMap::new(),
             jobs: BTreeMap::new(),
-            cache: HashMap::new(),
             copies: Copies::default(),
             registrations: BTreeMap::new(),
             cancellations: BTreeMap::new(),

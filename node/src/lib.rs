@@ -14,6 +14,7 @@ mod link;
 mod metrics;
 pub mod net;
 pub mod os;
+pub mod present;
 pub mod serve;
 pub mod store;
 mod submit;

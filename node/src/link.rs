@@ -258,7 +258,7 @@ where
             Outgoing::Frame(header, payload) => {
                 bytes.fetch_sub(weight(&header, payload.as_ref()), Ordering::Relaxed);
                 let payload = payload.unwrap_or_default();
-                codec::encode(&header, &payload)
+                Bytes::from(codec::encode(&header, &payload))
             }
             Outgoing::Serve(request) => {
                 serving.push(request);
@@ -276,7 +276,7 @@ where
         // Whatever is there already goes out in one piece with this.
         let last = receiver.is_empty() && !serving.is_ready();
         let sent = async {
-            sink.feed(Bytes::from(frame)).await?;
+            sink.feed(frame).await?;
             if last { sink.flush().await } else { Ok(()) }
         };
         match tokio::time::timeout(SEND_LIMIT, sent).await {

@@ -24,6 +24,7 @@ use crate::link::RESULTS_KIB_MAX;
 use crate::metrics::Metrics;
 use crate::net;
 use crate::net::discovery::Discovery;
+use crate::present::Present;
 use crate::store::{Store, StoreError};
 use crate::{identity, os};
 
@@ -129,6 +130,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
         metrics: Metrics::new(),
         results: Arc::new(Semaphore::new(RESULTS_KIB_MAX)),
         client: net::client(),
+        present: Present::default(),
         healing: tokio::sync::Mutex::default(),
         shutdown: shutdown.clone(),
         config,

@@ -1,7 +1,7 @@
 //! Checks tiles that other devices computed, by Freivalds' random-vector test (see
 //! `gemmesh_kernel::verify`), reading operands block by block.
 //!
-//! B·x is made once per job and column panel. The vectors are drawn here, from the system's
+//! B·x is made once per job and column panel, A·(B·x) for all tiles of a row panel at once where they are few. The vectors are drawn here, from the system's
 //! entropy, and never leave this process; after a rejection the panel's vector is retired.
 //!
 //! Where the test can not tell (operands with infinities, sums beyond the range), the tile is
@@ -9,7 +9,7 @@
 
 mod stack;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,10 +29,17 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::compute;
 use crate::os;
+use crate::present::Present;
 use crate::store::{Store, StoreError};
 
 /// Bytes of operands that a tile computed here keeps at a time.
 const SLAB_BYTES_MAX: u64 = 4 << 20;
+
+/// Up to so many column panels, and so many tiles, a row panel of A is read once for all its tiles.
+const COLUMNS_MAX: u64 = 8;
+const TILES_MAX: u64 = 1 << 15;
+/// Rows of tiles that have not come and are multiplied all the same; each takes at most 17 bytes.
+const AHEAD_ROWS_MAX: u64 = 1 << 18;
 
 /// Why a tile could not be checked. It says nothing about the tile.
 #[derive(Debug, thiserror::Error)]
@@ -48,31 +55,58 @@ pub enum VerifyError {
 /// The checks of one job.
 pub struct Verifier {
     store: Store,
+    present: Present,
     header: Arc<JobHeader>,
     a: MatrixId,
     b: MatrixId,
-    /// By the first column of the panel.
-    probes: Mutex<BTreeMap<u64, Arc<OnceCell<Probe>>>>,
+    panels: Mutex<Panels>,
     /// Held while a tile is computed here: one at a time for each job.
     computing: Mutex<()>,
 }
 
+/// What was made of the operands' panels.
+#[derive(Default)]
+struct Panels {
+    /// By the first column.
+    probes: BTreeMap<u64, Arc<OnceCell<Arc<Probe>>>>,
+    /// A·y for tiles that have not come yet, by first row and column.
+    ahead: BTreeMap<(u64, u64), RowCheck<Arc<Probe>>>,
+    /// First rows of row panels that were read for all their tiles.
+    read: BTreeSet<u64>,
+}
+
+impl Panels {
+    /// Drops a vector and what was made with it.
+    fn retire(&mut self, col: u64) {
+        self.probes.remove(&col);
+        self.ahead.retain(|&(_, other), _| other != col);
+    }
+}
+
 impl Verifier {
-    /// For a job whose operands are in `store`.
-    pub fn new(store: Store, header: Arc<JobHeader>, a: MatrixId, b: MatrixId) -> Self {
+    /// For a job whose operands are in `store`, some of their blocks `present`.
+    pub fn new(
+        store: Store,
+        present: Present,
+        header: Arc<JobHeader>,
+        a: MatrixId,
+        b: MatrixId,
+    ) -> Self {
         Self {
             store,
+            present,
             header,
             a,
             b,
-            probes: Mutex::default(),
+            panels: Mutex::default(),
             computing: Mutex::default(),
         }
     }
 
     /// Whether `tile`, row-major, is A·B there, and the bytes that count. A wrong element escapes
     /// with the probability stated at [`Probe`]; a right tile is never refused.
-    /// Cost: 2·(rows·inner + rows·cols) operations, and 2·inner·cols once per column panel; the
+    /// Cost: 2·(rows·inner + rows·cols) operations, and 2·inner·cols once per column panel, both panels read
+    /// once where there are few column panels; the
     /// whole product, once for each way of rounding, where that does not tell.
     ///
     /// # Errors
@@ -85,7 +119,7 @@ impl Verifier {
         match self.project(rect, &bytes).await? {
             Verdict::Accepted => Ok((Checked::Right, bytes)),
             Verdict::Rejected => {
-                self.probes.lock().await.remove(&rect.col);
+                self.panels.lock().await.retire(rect.col);
                 Ok((Checked::Wrong, bytes))
             }
             Verdict::Undecided => self.compare(rect, bytes).await,
@@ -97,25 +131,75 @@ impl Verifier {
         if let Some(span) = self.header.span(rect) {
             return self.project_stack(rect, span, bytes).await;
         }
-        let cell = self
-            .probes
-            .lock()
-            .await
-            .entry(rect.col)
-            .or_default()
-            .clone();
-        let probe = cell.get_or_try_init(|| self.probe(rect)).await?;
-        let mut check = RowCheck::new(probe, rect.rows as usize)?;
+        let ahead = self.panels.lock().await.ahead.remove(&(rect.row, rect.col));
+        let check = match ahead {
+            Some(check) => check,
+            None => self.read_rows(rect).await?,
+        };
+        let bytes = bytes.clone();
+        blocking(move || Ok(check.verdict(&bytes)?)).await
+    }
+
+    /// A·y for the rows of `rect`. The first time that these rows are read, it is made for all tiles
+    /// of them: others will come, and reading costs more than multiplying.
+    async fn read_rows(&self, rect: Rect) -> Result<RowCheck<Arc<Probe>>, VerifyError> {
+        let tiling = &self.header.tiling;
+        let mut columns = vec![rect];
+        if tiling.grid_cols() <= COLUMNS_MAX && tiling.len() <= TILES_MAX {
+            let mut panels = self.panels.lock().await;
+            let ahead = panels.ahead.len() as u64 + tiling.grid_cols();
+            let room = ahead * tiling.tile_rows <= AHEAD_ROWS_MAX;
+            if room && panels.read.insert(rect.row) {
+                let others = (0..tiling.grid_cols()).map(|tile| tiling.rect(tile));
+                columns.extend(others.filter(|other| other.col != rect.col));
+            }
+        }
+        let mut probes = Vec::new();
+        for column in columns {
+            probes.push((column.col, self.probe_of(column).await?));
+        }
         let inner = self.header.a.cols;
-        for part in self.header.a.grid().parts(Rect {
+        let parts = self.header.a.grid().parts(Rect {
             col: 0,
             cols: inner,
             ..rect
-        }) {
-            let block = self.store.read_block(self.a, part.index).await?;
-            check.project_a(&block, compute::placement(&part))?;
+        });
+        let mut reader = self.store.reader(self.a, &self.present).await?;
+        let checks = blocking(move || {
+            let check = |(col, probe)| Ok((col, RowCheck::new(probe, rect.rows as usize)?));
+            let checks: Result<Vec<_>, VerifyError> = probes.into_iter().map(check).collect();
+            let mut checks = checks?;
+            for part in parts {
+                let block = reader.read(part.index)?;
+                for (_, check) in &mut checks {
+                    check.project_a(block, compute::placement(&part))?;
+                }
+            }
+            Ok(checks)
+        });
+        let mut checks = checks.await?.into_iter();
+        let (_, own) = checks.next().expect("its own is the first");
+        let mut panels = self.panels.lock().await;
+        for (col, check) in checks {
+            // Not with a vector that was retired meanwhile.
+            let probe = panels.probes.get(&col).and_then(|cell| cell.get());
+            if probe.is_some_and(|probe| Arc::ptr_eq(probe, check.probe())) {
+                panels.ahead.insert((rect.row, col), check);
+            }
         }
-        Ok(check.verdict(bytes)?)
+        Ok(own)
+    }
+
+    /// The probe for the columns of `rect`, made when there is none.
+    async fn probe_of(&self, rect: Rect) -> Result<Arc<Probe>, VerifyError> {
+        let cell = {
+            let mut panels = self.panels.lock().await;
+            panels.probes.entry(rect.col).or_default().clone()
+        };
+        let probe = cell
+            .get_or_try_init(async || self.probe(rect).await.map(Arc::new))
+            .await?;
+        Ok(probe.clone())
     }
 
     /// x and B·x for the columns of `rect`.
@@ -129,16 +213,20 @@ impl Verifier {
             col: rect.col,
             cols: rect.cols,
         };
-        loop {
-            for part in self.header.b.grid().parts(panel) {
-                let block = self.store.read_block(self.b, part.index).await?;
-                probe.project_b(&block, compute::placement(&part))?;
+        let parts = self.header.b.grid().parts(panel);
+        let mut reader = self.store.reader(self.b, &self.present).await?;
+        blocking(move || {
+            loop {
+                for part in &parts {
+                    probe.project_b(reader.read(part.index)?, compute::placement(part))?;
+                }
+                // Columns with a NaN or an infinity would leave the others unchecked: once more without.
+                if !probe.second_pass() {
+                    return Ok(probe);
+                }
             }
-            // Columns with a NaN or an infinity would leave the others unchecked: once more without.
-            if !probe.second_pass() {
-                return Ok(probe);
-            }
-        }
+        })
+        .await
     }
 
     /// Computes the tile and compares. In class `any` a device may round each step of an element
@@ -227,6 +315,14 @@ impl Verifier {
         };
         compute::spec(&shape, header.class)
     }
+}
+
+/// Runs `work` on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VerifyError> + Send + 'static,
+) -> Result<T, VerifyError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| StoreError::Closed)?
 }
 
 fn of_class(spec: TileSpec, class: Class) -> TileSpec {

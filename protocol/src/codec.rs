@@ -35,23 +35,27 @@ pub enum FrameError {
 
 /// The bytes of a frame up to its payload: the payload's `payload_len` bytes follow directly.
 pub fn encode_header(header: &Header, payload_len: usize) -> Vec<u8> {
-    begin(header, payload_len, 0)
+    let mut bytes = Vec::with_capacity(HEADER_ROOM);
+    begin(&mut bytes, header, payload_len);
+    bytes
 }
 
-/// A frame up to its payload, with room for `more` bytes.
-fn begin(header: &Header, payload_len: usize, more: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256 + more);
+/// Room that most headers fit in.
+pub const HEADER_ROOM: usize = 256;
+
+/// Adds a frame up to its payload to `bytes`, for who reads the payload to where it belongs.
+pub fn begin(bytes: &mut Vec<u8>, header: &Header, payload_len: usize) {
     bytes.push(0x92);
-    rmp_serde::encode::write_named(&mut bytes, header).expect("a header serialises to memory");
+    rmp_serde::encode::write_named(bytes, header).expect("a header serialises to memory");
     let len = u32::try_from(payload_len).expect("payloads are bounded");
     bytes.push(0xc6);
     bytes.extend_from_slice(&len.to_be_bytes());
-    bytes
 }
 
 /// A whole frame. Cost: one copy of the payload.
 pub fn encode(header: &Header, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = begin(header, payload.len(), payload.len());
+    let mut bytes = Vec::with_capacity(HEADER_ROOM + payload.len());
+    begin(&mut bytes, header, payload.len());
     bytes.extend_from_slice(payload);
     bytes
 }

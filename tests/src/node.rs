@@ -80,6 +80,13 @@ impl Options {
         self
     }
 
+    /// So many threads instead of one.
+    #[must_use]
+    pub fn threads(mut self, count: u32) -> Self {
+        self.args.retain(|arg| !arg.starts_with("--threads="));
+        self.arg(format!("--threads={count}"))
+    }
+
     /// A certain port.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {

@@ -2,23 +2,19 @@
 //! would win every race. The product is right all the same, and the liar is found out.
 #![cfg(target_os = "linux")]
 
-use std::net::TcpStream;
 use std::time::Duration;
 
-use gemmesh_protocol::codec;
-use gemmesh_protocol::id::DeviceId;
-use gemmesh_protocol::job::{JobHeader, KernelClass};
-use gemmesh_protocol::message::{DeviceRecord, Header, Hello, Message, VERSION, Work};
-use gemmesh_protocol::status::{DeviceKind, DeviceState};
-use gemmesh_protocol::time::WallTime;
+use gemmesh_protocol::job::JobHeader;
+use gemmesh_protocol::message::{Message, Work};
 use gemmesh_tests::matrices::Matrix;
 use gemmesh_tests::node::{Node, Options, fresh_mesh};
-use gemmesh_tests::raw;
+use gemmesh_tests::peer::Peer;
 use gemmesh_tests::wait::until;
 use serde_json::json;
-use tungstenite::WebSocket;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// The speed that a liar tells: most of the tiles are planned for it.
+const TEMPTING: f64 = 1e6;
 
 #[test]
 fn zeros_are_refused() {
@@ -42,9 +38,9 @@ fn infinities_of_the_wrong_sign_do_not_count() {
     let node = Options::loopback("infinite", &mesh)
         .arg("--no-mdns")
         .start();
-    let liar = Liar::join(&node, &mesh);
+    let liar = Peer::join(&node, &mesh, "liar", TEMPTING);
     node.api.await_devices(2);
-    let lying = std::thread::spawn(move || liar.lie(|tile| fill(tile, f64::INFINITY)));
+    let lying = std::thread::spawn(move || answer(liar, |tile| fill(tile, f64::INFINITY)));
 
     // More than the node would rather do alone.
     let (rows, inner, cols) = (2_000, 1_900, 2_100);
@@ -85,9 +81,9 @@ fn infinities_of_the_wrong_sign_do_not_count() {
 fn check(name: &str, lie: impl Fn(&mut [u8]) + Send + 'static) {
     let mesh = fresh_mesh();
     let node = Options::loopback(name, &mesh).arg("--no-mdns").start();
-    let liar = Liar::join(&node, &mesh);
+    let liar = Peer::join(&node, &mesh, "liar", TEMPTING);
     node.api.await_devices(2);
-    let lying = std::thread::spawn(move || liar.lie(lie));
+    let lying = std::thread::spawn(move || answer(liar, lie));
 
     // More than the node would rather do alone.
     let (a, b) = (
@@ -122,110 +118,40 @@ fn check(name: &str, lie: impl Fn(&mut [u8]) + Send + 'static) {
     lying.join().expect("the liar ends with its connection");
 }
 
-struct Liar {
-    socket: WebSocket<TcpStream>,
-    me: DeviceId,
-}
-
-impl Liar {
-    fn join(node: &Node, mesh: &str) -> Self {
-        let me = DeviceId([0x11; 32]);
-        let origin = format!("http://{}", node.api.address);
-        let mut socket = raw::websocket(&node.api.address, "/ws", &[("Origin", &origin)])
-            .expect("a page of this node");
-        socket
-            .get_ref()
-            .set_read_timeout(Some(LIMIT))
-            .expect("a timeout");
-        let record = DeviceRecord {
-            device: me,
-            incarnation: 1,
-            version: 0,
-            name: "liar".to_owned(),
-            kind: DeviceKind::Browser,
-            addresses: Vec::new(),
-            via: None,
-            slots: 4,
-            classes: vec![KernelClass::Any, KernelClass::Separate, KernelClass::Exact],
-            // A tempting helper: most of the tiles are planned for it.
-            mflops: 1e6,
-            state: DeviceState::Ready,
-            since: WallTime(0),
-            user_agent: "liar".to_owned(),
-            stacks: true,
-        };
-        let hello = Hello {
-            version: VERSION,
-            mesh: mesh.to_owned(),
-            record,
-            attach: true,
-        };
-        let header = Header {
-            from: me,
-            to: DeviceId([0; 32]),
-            body: Message::Hello(hello),
-        };
-        let frame = codec::encode(&header, &[]);
-        socket
-            .send(tungstenite::Message::binary(frame))
-            .expect("a connection");
-        Self { socket, me }
-    }
-
-    /// Takes every lease it can get and answers at once, until the node hangs up.
-    fn lie(mut self, lie: impl Fn(&mut [u8])) {
-        let mut job: Option<Box<JobHeader>> = None;
-        while let Ok(message) = self.socket.read() {
-            let tungstenite::Message::Binary(frame) = message else {
-                continue;
-            };
-            let (header, _) = codec::decode(&frame).expect("nodes speak the protocol");
-            let to = header.from;
-            match header.body {
-                Message::Ping { nonce } => self.say(to, Message::Pong { nonce }, &[]),
-                Message::Open { job, .. } => {
-                    let (leases, header) = (8, true);
-                    self.say(
-                        to,
-                        Message::Pull {
-                            job,
-                            leases,
-                            header,
-                        },
-                        &[],
-                    );
-                }
-                Message::Job(header) => job = Some(header),
-                Message::Grants { epoch, grants, .. } => {
-                    let Some(header) = &job else { continue };
-                    for grant in grants {
-                        let rect = header.tiling.rect(u64::from(grant.tile));
-                        let mut tile = vec![0; (rect.rows * rect.cols * 8) as usize];
-                        lie(&mut tile);
-                        let result = Message::Result {
-                            job: header.job,
-                            epoch,
-                            lease: grant.lease,
-                            tile: grant.tile,
-                            work: Work::default(),
-                        };
-                        self.say(to, result, &tile);
-                    }
-                }
-                _ => {}
+/// Takes every lease it can get and answers at once, until the node hangs up.
+fn answer(mut liar: Peer, lie: impl Fn(&mut [u8])) {
+    let mut job: Option<Box<JobHeader>> = None;
+    while let Some((header, _)) = liar.next() {
+        let to = header.from;
+        match header.body {
+            Message::Open { job, .. } => {
+                let (leases, header) = (8, true);
+                let pull = Message::Pull {
+                    job,
+                    leases,
+                    header,
+                };
+                liar.say(to, pull, &[]);
             }
+            Message::Job(header) => job = Some(header),
+            Message::Grants { epoch, grants, .. } => {
+                let Some(header) = &job else { continue };
+                for grant in grants {
+                    let rect = header.tiling.rect(u64::from(grant.tile));
+                    let mut tile = vec![0; (rect.rows * rect.cols * 8) as usize];
+                    lie(&mut tile);
+                    let result = Message::Result {
+                        job: header.job,
+                        epoch,
+                        lease: grant.lease,
+                        tile: grant.tile,
+                        work: Work::default(),
+                    };
+                    liar.say(to, result, &tile);
+                }
+            }
+            _ => {}
         }
-    }
-
-    fn say(&mut self, to: DeviceId, body: Message, payload: &[u8]) {
-        let header = Header {
-            from: self.me,
-            to,
-            body,
-        };
-        let frame = codec::encode(&header, payload);
-        // When the node has hung up, reading ends the loop.
-        let _ = self.socket.send(tungstenite::Message::binary(frame));
     }
 }
 

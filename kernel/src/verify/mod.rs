@@ -49,6 +49,8 @@
 mod float;
 mod integer;
 
+use core::ops::Deref;
+
 use crate::matrix::KernelError;
 use crate::random::ChaCha;
 use crate::tile::{Element, Placement};
@@ -155,10 +157,10 @@ impl Probe {
     }
 }
 
-/// The check of one tile: v = A·y for its rows.
+/// The check of one tile: v = A·y for its rows. It holds its probe by any kind of reference.
 #[derive(Debug)]
-pub struct RowCheck<'p> {
-    probe: &'p Probe,
+pub struct RowCheck<P> {
+    probe: P,
     rows: usize,
     projected: usize,
     kind: RowKind,
@@ -170,12 +172,12 @@ enum RowKind {
     Integer(integer::Rows),
 }
 
-impl<'p> RowCheck<'p> {
+impl<P: Deref<Target = Probe>> RowCheck<P> {
     /// A check of a tile of `rows` rows and all columns of the probe.
     ///
     /// # Errors
     /// `OutOfMemory`; `Incomplete` if the probe has not seen all of B.
-    pub fn new(probe: &'p Probe, rows: usize) -> Result<Self, KernelError> {
+    pub fn new(probe: P, rows: usize) -> Result<Self, KernelError> {
         if !probe.is_complete() {
             return Err(KernelError::Incomplete {
                 what: "projection of B",
@@ -191,6 +193,11 @@ impl<'p> RowCheck<'p> {
             projected: 0,
             kind,
         })
+    }
+
+    /// The probe that it was made with.
+    pub fn probe(&self) -> &P {
+        &self.probe
     }
 
     /// Takes a part of a block of A; `placement` is relative to the tile's rows and all of inner.

@@ -174,7 +174,7 @@ impl Driver {
             } => {
                 let input = match bytes {
                     Some(bytes) => {
-                        self.cache.insert(id, bytes);
+                        self.app.present().insert(id, bytes);
                         Input::BlockReady {
                             job,
                             operand,

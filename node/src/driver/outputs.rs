@@ -97,7 +97,7 @@ impl Driver {
                 });
             }
             Output::Evict { id } => {
-                self.cache.remove(&id);
+                self.app.present().remove(&id);
             }
             Output::Compute(task) => self.compute(task),
             Output::Abort { slot } => self.generations[slot as usize] += 1,
@@ -296,10 +296,8 @@ impl Driver {
     fn compute(&mut self, task: SlabTask) {
         let gather = |parts: &[(BlockId, _)]| {
             let blocks = parts.iter().map(|(id, _)| {
-                self.cache
-                    .get(id)
-                    .expect("the engine computes with blocks that are ready")
-                    .clone()
+                let block = self.app.present().get(id);
+                block.expect("the engine computes with blocks that are ready")
             });
             blocks.collect()
         };
@@ -318,10 +316,10 @@ impl Driver {
             return;
         };
         let (header, a, b) = (source.header.clone(), source.a, source.b);
-        let store = self.app.store().clone();
+        let (store, present) = (self.app.store().clone(), self.app.present().clone());
         let verifier = source
             .verifier
-            .get_or_insert_with(|| Arc::new(Verifier::new(store, header, a, b)))
+            .get_or_insert_with(|| Arc::new(Verifier::new(store, present, header, a, b)))
             .clone();
         let app = self.app.clone();
         tokio::spawn(async move {

@@ -36,6 +36,7 @@ mod expiry;
 mod group;
 mod jobs;
 mod layout;
+mod reader;
 mod restore;
 mod source;
 mod stacks;
@@ -58,6 +59,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 pub use error::{Missing, StoreError};
+pub use reader::BlockReader;
 pub use stacks::{Piece, Stacked};
 
 use crate::error::ApiError;

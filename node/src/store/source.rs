@@ -33,22 +33,31 @@ impl MatrixFile {
         }
     }
 
+    pub(crate) fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
     /// Replaces `bytes` by block `index`, its hash checked.
     pub(crate) fn read_block(&self, index: u64, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
-        bytes.resize(self.grid.block_bytes(index) as usize, 0);
+        bytes.clear();
+        self.append_block(index, bytes)
+    }
+
+    /// Adds block `index`, its hash checked, to `bytes`.
+    pub(crate) fn append_block(&self, index: u64, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
+        let (start, len) = (bytes.len(), self.grid.block_bytes(index) as usize);
         let corrupt = |why: String| StoreError::Missing {
             what: format!("the matrix {}", self.id),
             missing: Missing::Corrupt(why),
         };
-        pio::read_at(&self.file, bytes, self.grid.offset(index)).map_err(|error| {
-            match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => {
-                    corrupt(format!("block {index} is not in its file"))
-                }
-                _ => StoreError::io("reading a matrix", error),
+        let read = pio::append_at(&self.file, bytes, len, self.grid.offset(index));
+        read.map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                corrupt(format!("block {index} is not in its file"))
             }
+            _ => StoreError::io("reading a matrix", error),
         })?;
-        match BlockId::of(bytes) == self.manifest.blocks[index as usize] {
+        match BlockId::of(&bytes[start..]) == self.manifest.blocks[index as usize] {
             true => Ok(()),
             false => Err(corrupt(format!("block {index} does not have its hash"))),
         }

@@ -173,7 +173,10 @@ impl TileWrite {
             let offset = grid.offset(index);
             match runs.last_mut() {
                 Some((start, run)) if *start + run.len() as u64 == offset => {}
-                _ => runs.push((offset, Vec::new())),
+                _ => {
+                    let band = part.rows as usize * stride;
+                    runs.push((offset, Vec::with_capacity(band)));
+                }
             }
             let run = &mut runs.last_mut().expect("just pushed").1;
             let start = run.len();

@@ -61,6 +61,9 @@ pub fn measure(args: &[String]) {
         });
     }
     part("numpy", &|| numpy::measure(number(1, 4_000), number(2, 5)));
+    part("others", &|| {
+        numpy::measure_others(number(1, 4_000), number(2, 5))
+    });
     part("browser", &|| {
         browser::measure(number(1, 4_096), number(2, 2))
     });
