@@ -68,7 +68,7 @@ impl Peer {
     ///
     /// # Panics
     /// When the node does not speak the protocol.
-    pub fn next(&mut self) -> Option<(Header, Vec<u8>)> {
+    pub fn hear(&mut self) -> Option<(Header, Vec<u8>)> {
         loop {
             let tungstenite::Message::Binary(frame) = self.socket.read().ok()? else {
                 continue;
@@ -82,7 +82,7 @@ impl Peer {
         }
     }
 
-    /// Says something. When the node has hung up, [`Peer::next`] tells.
+    /// Says something. When the node has hung up, [`Peer::hear`] tells.
     pub fn say(&mut self, to: DeviceId, body: Message, payload: &[u8]) {
         let header = Header {
             from: self.me,

@@ -121,7 +121,7 @@ fn check(name: &str, lie: impl Fn(&mut [u8]) + Send + 'static) {
 /// Takes every lease it can get and answers at once, until the node hangs up.
 fn answer(mut liar: Peer, lie: impl Fn(&mut [u8])) {
     let mut job: Option<Box<JobHeader>> = None;
-    while let Some((header, _)) = liar.next() {
+    while let Some((header, _)) = liar.hear() {
         let to = header.from;
         match header.body {
             Message::Open { job, .. } => {

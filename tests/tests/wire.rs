@@ -74,7 +74,7 @@ fn read_slowly(mut peer: Peer, turns: &mpsc::Receiver<()>) -> (usize, usize, usi
         if asked > 0 && right == asked {
             return (asked, before, right);
         }
-        let Some((header, payload)) = peer.next() else {
+        let Some((header, payload)) = peer.hear() else {
             return (asked, before, right);
         };
         let to = header.from;

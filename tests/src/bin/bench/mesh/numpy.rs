@@ -7,11 +7,11 @@ use std::process::Command;
 use gemmesh_tests::node::{Node, Options, await_mesh, fresh_mesh};
 
 /// The client: standard library and NumPy alone.
-const CLIENT: &str = include_str!("numpy.py");
+const CLIENT: &str = include_str!("product.py");
 /// The same products by others.
 const OTHERS: &str = include_str!("others.py");
 
-/// Prints what `numpy.py` measures, with one node of two threads and with two of one.
+/// Prints what `product.py` measures, with one node of two threads and with two of one.
 pub fn measure(edge: usize, runs: usize) {
     let Some(python) = python("python") else {
         return;

@@ -1,4 +1,4 @@
-"""numpy.py HOST:PORT EDGE RUNS: products of arrays in this process, by NumPy and by a node."""
+"""product.py HOST:PORT EDGE RUNS: products of arrays in this process, by NumPy and by a node."""
 
 import http.client
 import json
