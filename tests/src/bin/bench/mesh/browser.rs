@@ -6,6 +6,7 @@ use gemmesh_tests::browser::Browser;
 use gemmesh_tests::node::{Options, fresh_mesh};
 use serde_json::{Value, json};
 
+use super::watch::Watch;
 use super::{alone, count, operands, run, seconds};
 
 /// The page has joined its node within this.
@@ -17,6 +18,7 @@ pub fn measure(edge: usize, runs: usize) {
     println!(
         "{edge} × {edge} f64, a node of one thread beside Chromium with one worker, {runs} runs:"
     );
+    let watch = Watch::start();
     let lone = alone(Options::loopback("lone", &fresh_mesh()));
     let home = alone(Options::loopback("home", &fresh_mesh()).arg("--backups=0"));
     let ids = operands(&[&lone.api, &home.api], edge, 300);
@@ -54,6 +56,8 @@ pub fn measure(edge: usize, runs: usize) {
             count(&both, "bytes_sent") / 1e6
         );
     }
+    // Before the browser ends: what its processes have used can not be told afterwards.
+    watch.finish();
     assert_eq!(
         browser.log(),
         json!("").as_str().expect("text"),

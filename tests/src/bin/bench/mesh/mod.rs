@@ -36,16 +36,17 @@ pub fn measure(args: &[String]) {
         let text = args.get(at).map(|text| text.parse());
         text.unwrap_or(Ok(default)).expect("a number")
     };
+    let wanted = |name: &str| args.first().is_none_or(|wanted| wanted == name);
     let part = |name: &str, run: &dyn Fn()| {
-        if args.first().is_none_or(|wanted| wanted == name) {
+        if wanted(name) {
             let watch = Watch::start();
             run();
             watch.finish();
         }
     };
-    part("pair", &|| pair::measure(number(1, 4_096), number(2, 3)));
+    part("pair", &|| pair::measure(number(1, 4_096), number(2, 3), 2));
     part("large", &|| {
-        pair::measure(number(1, 8_192), number(2, 1));
+        pair::measure(number(1, 8_192), number(2, 1), 1);
     });
     part("bytes", &|| bytes::measure(number(1, 4_096)));
     part("wire", &|| bytes::measure_interface(number(1, 2_048)));
@@ -64,9 +65,9 @@ pub fn measure(args: &[String]) {
     part("others", &|| {
         numpy::measure_others(number(1, 4_000), number(2, 5))
     });
-    part("browser", &|| {
-        browser::measure(number(1, 4_096), number(2, 2))
-    });
+    if wanted("browser") {
+        browser::measure(number(1, 4_096), number(2, 2));
+    }
 }
 
 /// A node of one thread that nobody helps.

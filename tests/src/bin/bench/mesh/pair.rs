@@ -5,11 +5,9 @@ use serde_json::Value;
 
 use super::{alone, count, median, mesh, operands, run, seconds, settle};
 
-/// How often a product is repeated until the other node has most of what it needs.
-const REPEATS: usize = 2;
-
-/// Prints how much faster two are, with nothing cached at the other node and with both operands there.
-pub fn measure(edge: usize, pairs: usize) {
+/// Prints how much faster two are, with nothing cached at the other node, and in `repeats` more runs with
+/// both operands there.
+pub fn measure(edge: usize, pairs: usize, repeats: usize) {
     println!(
         "{edge} × {edge} f64 on loopback, two nodes of one thread against one, {pairs} pairs of runs:"
     );
@@ -30,7 +28,7 @@ pub fn measure(edge: usize, pairs: usize) {
             settle(&nodes[0].api, &two, *backups);
             let one = one.get_or_insert_with(|| run(&lone.api, &ids[0]));
             cold[at].push(line(&format!("{name}, nothing cached"), one, &two, nodes));
-            for _ in 0..REPEATS {
+            for _ in 0..repeats {
                 let two = run(&nodes[0].api, &ids[1 + at]);
                 settle(&nodes[0].api, &two, *backups);
                 if count(&two, "bytes_sent") < 1.1 * returned(&two, nodes) {

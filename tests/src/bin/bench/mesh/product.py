@@ -44,6 +44,8 @@ def put(array):
     for piece in pieces(array):
         connection.send(piece)
     answer = connection.getresponse()
+    if answer.status >= 300:
+        sys.exit(f"PUT: {answer.status} {answer.read()}")
     return json.load(answer)["id"]
 
 
