@@ -176,7 +176,7 @@ pub(crate) fn read_values(value: &Value, dtype: Option<Dtype>) -> Result<Memory,
         dtype,
         keep_digits: false,
     };
-    let mut memory = Memory::new();
+    let mut memory = Memory::default();
     json::read(value, options, &mut memory)?;
     Ok(memory.measured())
 }

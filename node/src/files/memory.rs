@@ -15,16 +15,18 @@ pub struct Memory {
     bytes: Vec<u8>,
 }
 
-impl Memory {
+impl Default for Memory {
     /// Nothing yet: for a reader.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let element = ElementType {
             dtype: Dtype::F64,
             limbs: 1,
         };
         Self::of(0, 0, element, Vec::new())
     }
+}
 
+impl Memory {
     /// These elements.
     pub fn of(rows: u64, cols: u64, element: ElementType, bytes: Vec<u8>) -> Self {
         let bits = match element.dtype {
@@ -113,7 +115,7 @@ mod tests {
             dtype: Some(Dtype::Int),
             keep_digits: false,
         };
-        let mut memory = Memory::new();
+        let mut memory = Memory::default();
         json::read(&value, options, &mut memory).expect("it is right");
         let mut memory = memory.measured();
         assert_eq!(memory.manifest().bits, 3);

@@ -159,6 +159,11 @@ impl Change {
         }
     }
 
+    /// Nothing waits for it.
+    pub(crate) fn is_lazy(&self) -> bool {
+        matches!(self.what, What::Backups(_) | What::Moment(_))
+    }
+
     /// It is durable.
     pub(crate) fn succeed(self) {
         if let Some(created) = self.created {

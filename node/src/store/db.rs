@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gemmesh_protocol::id::BlockId;
 use gemmesh_protocol::job::JobHeader;
@@ -19,6 +19,10 @@ use super::{StoreError, damage};
 const QUEUE: usize = 256;
 /// Bytes of tiles committed at once.
 const GROUP_BYTES: usize = 128 << 20;
+/// How long a write that nobody waits for may wait for others, and how many may.
+const LAZY: Duration = Duration::from_millis(10);
+/// See [`LAZY`].
+const LAZY_MAX: usize = 64;
 /// The oldest SQLite without the fault that could corrupt a database when its write-ahead log
 /// was reset.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -178,6 +182,36 @@ enum Command {
 /// A command, and its place in the queue; what is posted needs none.
 type Queued = (Command, Option<OwnedSemaphorePermit>);
 
+/// Writes that nobody waits for, until something else is committed or their time has come.
+#[derive(Default)]
+struct Lazy {
+    writes: Vec<Write>,
+    due: Option<Instant>,
+}
+
+impl Lazy {
+    fn takes(&self, write: &Write) -> bool {
+        write.is_lazy() && self.writes.len() < LAZY_MAX
+    }
+
+    fn push(&mut self, write: Write) {
+        self.due.get_or_insert_with(|| Instant::now() + LAZY);
+        self.writes.push(write);
+    }
+
+    fn take(&mut self) -> Vec<Write> {
+        self.due = None;
+        std::mem::take(&mut self.writes)
+    }
+
+    fn commit(&mut self, connection: &mut Connection) {
+        let writes = self.take();
+        if !writes.is_empty() {
+            group::commit(connection, writes);
+        }
+    }
+}
+
 /// The thread that owns the connection. It ends, after all that waits, when this is dropped.
 pub(crate) struct Writer {
     queue: Option<mpsc::UnboundedSender<Queued>>,
@@ -191,20 +225,49 @@ impl Writer {
         counters: Arc<Counters>,
     ) -> std::io::Result<Self> {
         let (queue, mut commands) = mpsc::unbounded_channel::<Queued>();
+        let clock = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
                 // A command gives its place back when its turn has come.
                 let taken = |queued: Queued| queued.0;
-                let mut next = commands.blocking_recv().map(taken);
-                while let Some(command) = next.take() {
+                let mut next = None;
+                let mut lazy = Lazy::default();
+                loop {
+                    let command = match (next.take(), lazy.due) {
+                        (Some(command), _) => Some(command),
+                        (None, None) => commands.blocking_recv().map(taken),
+                        (None, Some(due)) => {
+                            let due = tokio::time::Instant::from_std(due);
+                            let waiting =
+                                async { tokio::time::timeout_at(due, commands.recv()).await };
+                            match clock.block_on(waiting) {
+                                Ok(command) => command.map(taken),
+                                Err(_) => {
+                                    counters.as_writer(|| lazy.commit(&mut connection));
+                                    continue;
+                                }
+                            }
+                        }
+                    };
                     match command {
-                        Command::Run(job) => counters.as_writer(|| job(&mut connection)),
-                        Command::Write(write) => {
+                        None => {
+                            counters.as_writer(|| lazy.commit(&mut connection));
+                            return;
+                        }
+                        Some(Command::Run(job)) => counters.as_writer(|| {
+                            lazy.commit(&mut connection);
+                            job(&mut connection);
+                        }),
+                        Some(Command::Write(write)) if lazy.takes(&write) => lazy.push(*write),
+                        Some(Command::Write(write)) => {
                             // Everything that waits is committed together: the slower the disk,
                             // the larger the group.
                             let mut bytes = write.bytes();
-                            let mut group = vec![*write];
+                            let mut group = lazy.take();
+                            group.push(*write);
                             while bytes < GROUP_BYTES {
                                 match commands.try_recv().map(taken) {
                                     Ok(Command::Write(write)) => {
@@ -221,7 +284,6 @@ impl Writer {
                             counters.as_writer(|| group::commit(&mut connection, group));
                         }
                     }
-                    next = next.or_else(|| commands.blocking_recv().map(taken));
                 }
             })?;
         Ok(Self {
@@ -264,7 +326,7 @@ impl Writer {
     }
 
     /// Makes a change that shares its transaction with what else waits; `keep` follows once it is
-    /// durable, on the same thread. Queued before this returns.
+    /// durable, on the same thread. Queued before this returns; it may wait for others for 10 ms.
     pub(crate) fn post_step<T, R, A, K>(
         &self,
         apply: A,
@@ -277,7 +339,7 @@ impl Writer {
         K: FnOnce(T) -> Result<R, StoreError> + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
-        let sent = self.post(Write::Step(Box::new(Steps::new(apply, keep, answer))));
+        let sent = self.post(Write::LazyStep(Box::new(Steps::new(apply, keep, answer))));
         async move {
             sent?;
             result.await.map_err(|_| StoreError::Closed)?

@@ -20,6 +20,8 @@ pub(crate) enum Write {
     Change(Change),
     /// Something else in the database.
     Step(Box<dyn Step>),
+    /// A step that nobody waits for: it may wait a little for others.
+    LazyStep(Box<dyn Step>),
 }
 
 /// A change of the database that shares its transaction with others.
@@ -79,7 +81,7 @@ where
 
 /// A change or a step: they keep their order.
 enum Small {
-    Change(Change),
+    Change(Box<Change>),
     Step(Box<dyn Step>),
 }
 
@@ -111,7 +113,16 @@ impl Write {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Write::Tile(tile) => tile.bytes(),
-            Write::Change(_) | Write::Step(_) => 0,
+            Write::Change(_) | Write::Step(_) | Write::LazyStep(_) => 0,
+        }
+    }
+
+    /// Nobody waits for it: alone it is not worth a transaction at once.
+    pub(crate) fn is_lazy(&self) -> bool {
+        match self {
+            Write::Tile(_) | Write::Step(_) => false,
+            Write::Change(change) => change.is_lazy(),
+            Write::LazyStep(_) => true,
         }
     }
 }
@@ -123,8 +134,8 @@ pub(crate) fn commit(connection: &mut Connection, group: Vec<Write>) {
     let mut twins = Vec::new();
     for write in group {
         match write {
-            Write::Change(change) => changes.push(Small::Change(change)),
-            Write::Step(step) => changes.push(Small::Step(step)),
+            Write::Change(change) => changes.push(Small::Change(Box::new(change))),
+            Write::Step(step) | Write::LazyStep(step) => changes.push(Small::Step(step)),
             Write::Tile(tile) if tiles.iter().any(|other| tile.is_twin(other)) => {
                 twins.push(Write::Tile(tile));
             }
@@ -201,6 +212,7 @@ fn written(tiles: Vec<TileWrite>) -> Vec<TileWrite> {
             synced.push((tile.file.clone(), result));
         }
     }
+    name(&mut synced);
     let mut durable = Vec::new();
     for tile in written {
         let of_file = |(file, _): &&(Arc<ResultFile>, _)| Arc::ptr_eq(file, &tile.file);
@@ -213,6 +225,30 @@ fn written(tiles: Vec<TileWrite>) -> Vec<TileWrite> {
         }
     }
     durable
+}
+
+/// Makes the names of new files durable, all with one sync.
+fn name(synced: &mut [(Arc<ResultFile>, Result<(), StoreError>)]) {
+    let new = |file: &ResultFile| !file.named.load(Ordering::Relaxed);
+    let mut unnamed = synced
+        .iter_mut()
+        .filter(|(file, result)| result.is_ok() && new(file));
+    let Some((first, _)) = unnamed.next() else {
+        return;
+    };
+    let first = first.clone();
+    let named = first.counters.with_files(|| first.directory.sync());
+    for (file, result) in synced.iter_mut() {
+        if result.is_ok() && new(file) {
+            match &named {
+                Ok(()) => file.named.store(true, Ordering::Relaxed),
+                Err(error) => {
+                    let error = std::io::Error::new(error.kind(), error.to_string());
+                    *result = Err(StoreError::io("making a tile durable", error));
+                }
+            }
+        }
+    }
 }
 
 /// Records all in one transaction. A change that fails leaves the others as they are.

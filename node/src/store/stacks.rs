@@ -113,7 +113,7 @@ impl Store {
                                 read.map_err(|error| shared.noticed(id, error))
                             })
                         }
-                        (From::Nowhere(_), _) | (From::File(..), None) => Ok(some.clear()),
+                        (From::Nowhere(_), _) | (From::File(..), None) => Ok(()),
                     };
                     if let Err(error) = read {
                         source = From::Nowhere(error);

@@ -246,6 +246,7 @@ impl TileWrite {
         let _ = self.answer.send(result);
     }
 
+    /// Makes the bytes durable; the file's name may not be yet.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         sync(&self.file)
     }
@@ -291,10 +292,5 @@ pub(crate) fn contributor(
 fn sync(file: &ResultFile) -> Result<(), StoreError> {
     let doing = |error| StoreError::io("making a tile durable", error);
     file.counters.syncs.fetch_add(1, Ordering::Relaxed);
-    file.file.sync_data().map_err(doing)?;
-    if !file.named.load(Ordering::Relaxed) {
-        file.directory.sync().map_err(doing)?;
-        file.named.store(true, Ordering::Relaxed);
-    }
-    Ok(())
+    file.file.sync_data().map_err(doing)
 }
