@@ -15,7 +15,7 @@ use gemmesh_protocol::id::{DeviceId, JobId, MatrixId};
 use gemmesh_protocol::io::{Door, LinkId};
 use gemmesh_protocol::matrix::Dtype;
 use gemmesh_protocol::message::Refusal;
-use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus};
+use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus, Outlook};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -185,6 +185,14 @@ impl App {
     /// What is wrong with the request, or why it can not be taken.
     pub async fn submit_batch(&self, request: BatchRequest) -> Result<Submitted, ApiError> {
         crate::batch::submit(self, request).await
+    }
+
+    /// What would become of a job if it were submitted now.
+    ///
+    /// # Errors
+    /// As [`App::submit`].
+    pub async fn explain(&self, request: SubmitRequest) -> Result<Outlook, ApiError> {
+        submit::explain(self, request).await
     }
 
     /// All jobs that this node knows of, own and other nodes', oldest first; a batch in place of its

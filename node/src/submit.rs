@@ -8,7 +8,7 @@ use gemmesh_protocol::job::{JobHeader, KernelClass};
 use gemmesh_protocol::matrix::{Dtype, ElementType, LIMBS_MAX, Manifest};
 use gemmesh_protocol::plan;
 use gemmesh_protocol::replication::Taken;
-use gemmesh_protocol::status::DeviceState;
+use gemmesh_protocol::status::{DeviceState, Outlook};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -20,11 +20,8 @@ use crate::files::{ReadOptions, json};
 use crate::os;
 use crate::store::{Missing, StoreError};
 
-/// Checks `request`, makes the job durable and hands it to the engine.
-///
-/// # Errors
-/// What is wrong with the request, or why no job can be taken.
-pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitted, ApiError> {
+/// Checks `request` and finds out what the job is.
+async fn prepare(app: &App, request: SubmitRequest) -> Result<JobHeader, ApiError> {
     let a = operand(app, "a", request.a).await?;
     let b = operand(app, "b", request.b).await?;
     check_factors((a.rows, a.cols), (b.rows, b.cols))?;
@@ -61,6 +58,34 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
         batch: None,
     };
     check(&header)?;
+    Ok(header)
+}
+
+/// What would become of `request`, without running it.
+///
+/// # Errors
+/// As [`submit`].
+pub(crate) async fn explain(app: &App, request: SubmitRequest) -> Result<Outlook, ApiError> {
+    let header = Box::new(prepare(app, request).await?);
+    let (reply, outlook) = oneshot::channel();
+    let told = app.tell(Event::Explain { header, reply }).await;
+    match outlook.await {
+        Ok(outlook) if told => Ok(outlook),
+        _ => Err(ApiError::new(
+            503,
+            "stopping",
+            "this node is stopping",
+            "ask another node",
+        )),
+    }
+}
+
+/// Checks `request`, makes the job durable and hands it to the engine.
+///
+/// # Errors
+/// What is wrong with the request, or why no job can be taken.
+pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitted, ApiError> {
+    let header = prepare(app, request).await?;
     let token = token();
     let taken = Taken {
         header,

@@ -187,6 +187,7 @@ pub fn gather<'s>(parts: impl IntoIterator<Item = &'s JobStatus>) -> Option<JobS
         submitted: first.submitted,
         seconds: seconds.fold(0.0, f64::max),
         predicted_seconds: predicted.sum(),
+        plan: Vec::new(),
         bytes_sent: sum(|status| status.bytes_sent),
         bytes_floor: sum(|status| status.bytes_floor),
         bytes_replicated: sum(|status| status.bytes_replicated),

@@ -131,7 +131,7 @@ mod tests {
             block: 3,
         };
         check(block, &[1, 2, 3]);
-        check(Message::Ping { nonce: u64::MAX }, &[]);
+        check(Message::ping(u64::MAX), &[]);
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_frame_cut_short_or_too_long_is_refused() {
-        let frame = encode(&header(Message::Ping { nonce: 1 }), &[]);
+        let frame = encode(&header(Message::ping(1)), &[]);
         for len in 0..frame.len() {
             assert!(
                 decode(&frame[..len]).is_err(),
@@ -172,6 +172,7 @@ mod tests {
             job,
             operand: Operand::A,
             blocks: vec![1; count],
+            link: Some(7),
         };
         check(leases(message::LEASES_MAX), &[]);
         check(fetch(message::FETCH_BLOCKS_MAX), &[]);

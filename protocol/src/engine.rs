@@ -3,11 +3,13 @@
 //! The machines do not know each other. What one says to another goes through here, as the same
 //! messages that travel between devices: the own worker is to the own jobs a worker like any other.
 
+mod briefing;
 mod effects;
 mod replication;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::holdings::Holdings;
 use crate::id::{DeviceId, JobId, MatrixId};
 use crate::io::{Config, Input, LinkId, Output};
 use crate::job::JobHeader;
@@ -16,7 +18,8 @@ use crate::message::{DeviceRecord, Header, Message};
 use crate::prng::Prng;
 use crate::remote::{self, RemoteJobs};
 use crate::replication::{Backup, Log, Taken};
-use crate::scheduler::{self, Scheduler};
+use crate::scheduler::{self, Measured, Scheduler};
+use crate::speeds::{Kind, Speeds};
 use crate::status::{DeviceEntry, DeviceState, JobState, JobStatus};
 use crate::time::{Instant, Span};
 use crate::timer::earliest;
@@ -45,6 +48,8 @@ pub struct Engine<P> {
     /// Nodes that are linked.
     linked: BTreeMap<DeviceId, LinkId>,
     remote: RemoteJobs,
+    speeds: Speeds,
+    holdings: Holdings,
     /// Devices that returned a wrong tile.
     quarantined: BTreeSet<DeviceId>,
     /// By which link devices were last reached, and the record that the jobs know.
@@ -86,6 +91,8 @@ impl<P: Clone> Engine<P> {
             backups_max: config.backups,
             linked: BTreeMap::new(),
             remote: RemoteJobs::default(),
+            speeds: Speeds::default(),
+            holdings: Holdings::default(),
             quarantined: BTreeSet::new(),
             reached: BTreeMap::new(),
             inner: VecDeque::new(),
@@ -397,7 +404,14 @@ impl<P: Clone> Engine<P> {
                 job,
                 operand,
                 blocks,
-            } => self.with_job(job, |job| job.handle_fetch(from, operand, blocks)),
+                link,
+            } => {
+                if let Some(rate) = link {
+                    self.speeds.learn_link(from, rate as f64);
+                    self.measure(from, now);
+                }
+                self.with_job(job, |job| job.handle_fetch(from, operand, blocks));
+            }
             Message::Result {
                 job,
                 lease,
@@ -444,6 +458,8 @@ impl<P: Clone> Engine<P> {
             }
         }
         self.worker.handle_own_header(job.header(), now);
+        self.brief(&mut job, now);
+        job.stay_home_if_short(&own);
         job.start(self.workforce(), now);
         self.jobs.insert(id, job);
     }
@@ -484,6 +500,7 @@ impl<P: Clone> Engine<P> {
         let slots = self.membership.record().slots;
         self.worker.configure(slots, paused, now);
         let own = self.membership.record().clone();
+        self.measure_record(&own, now);
         let others: Vec<DeviceRecord> = self.reached.values().map(|(_, r)| r.clone()).collect();
         for job in self.jobs.values_mut() {
             job.join(own.clone(), now);

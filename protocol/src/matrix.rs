@@ -21,7 +21,7 @@ pub const DIMENSION_MAX: u64 = 1 << 32;
 pub const BLOCKS_MAX: u64 = 1 << 17;
 
 /// What a user calls the element type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// IEEE 754 binary64.

@@ -7,6 +7,7 @@
 
 mod dial;
 mod frames;
+mod gauge;
 mod gossip;
 mod handshake;
 
@@ -19,6 +20,8 @@ use crate::prng::Prng;
 use crate::status::{DeviceEntry, DeviceKind, DeviceState};
 use crate::time::{Instant, Span};
 use crate::timer::{Throttle, earliest};
+
+use gauge::Gauge;
 
 /// The first frame must be there by then.
 const HANDSHAKE_MAX: Span = Span::from_secs(5);
@@ -69,6 +72,8 @@ pub enum Effect {
     Joined(String, Result<DeviceId, Refusal>),
     /// A node or an attached page was welcomed: it wants to know the jobs.
     Welcomed(LinkId, DeviceId),
+    /// A link to a device was measured: bytes a second.
+    Rate(DeviceId, f64),
     /// Records or routes changed.
     Changed,
 }
@@ -112,6 +117,8 @@ struct Link {
     probe: Option<Instant>,
     /// Not before this a page is claimed back from another node.
     next_reclaim: Option<Instant>,
+    /// How fast it is.
+    gauge: Gauge,
     peer: Option<Peer>,
 }
 
@@ -406,6 +413,7 @@ impl Membership {
             next_ping: now,
             probe: None,
             next_reclaim: None,
+            gauge: Gauge::Done,
             peer: None,
         };
         self.links.insert(id, link);
@@ -500,7 +508,7 @@ impl Membership {
         }
         for (id, to) in pings {
             let nonce = self.prng.next_u64();
-            self.send(id, to, Message::Ping { nonce });
+            self.send(id, to, Message::ping(nonce));
         }
         let before = self.devices.len();
         self.devices.retain(|_, known| {

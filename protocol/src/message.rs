@@ -169,6 +169,9 @@ pub enum Message {
     Ping {
         /// Comes back in the Pong.
         nonce: u64,
+        /// Bytes that only take time: how long tells how fast the link is.
+        #[serde(default, with = "serde_bytes", skip_serializing_if = "Vec::is_empty")]
+        padding: Vec<u8>,
     },
     /// Yes.
     Pong {
@@ -246,6 +249,9 @@ pub enum Message {
         /// Their places in the manifest, in the order they are needed.
         #[serde(deserialize_with = "bounded::list::<_, _, FETCH_BLOCKS_MAX>")]
         blocks: Vec<u32>,
+        /// Bytes a second that blocks of this coordinator arrive with, once enough came to tell.
+        #[serde(default)]
+        link: Option<u64>,
     },
     /// A block; the payload is its bytes.
     Block {
@@ -360,4 +366,12 @@ pub enum Message {
         /// This very result was the one accepted.
         accepted: bool,
     },
+}
+
+impl Message {
+    /// Are you there?
+    pub fn ping(nonce: u64) -> Self {
+        let padding = Vec::new();
+        Message::Ping { nonce, padding }
+    }
 }

@@ -509,7 +509,7 @@ impl<P: Clone> PageEngine<P> {
         }
         for (link, to) in pings {
             let nonce = self.prng.next_u64();
-            self.send_on(link, to, Message::Ping { nonce }, None);
+            self.send_on(link, to, Message::ping(nonce), None);
         }
         self.devices
             .retain(|_, (_, lost)| lost.is_none_or(|at| now < at + LOST_SHOWN));

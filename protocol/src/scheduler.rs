@@ -7,28 +7,31 @@
 
 mod choice;
 mod leases;
+mod planning;
 mod results;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::forecast::{self, Capacity, Forecast, Shape};
 use crate::id::{BlockId, DeviceId, Epoch, LeaseId, MatrixId};
 use crate::io::{Checked, DoneTile};
 use crate::job::{JobHeader, Operand};
 use crate::message::{DeviceRecord, FETCH_BLOCKS_MAX, Grant, Message, Work};
-use crate::plan;
 use crate::progress::Progress;
 use crate::replication::{Legacy, Log, Note, StoredTile, Taken};
-use crate::share::{self, Capacity};
-use crate::status::{DeviceKind, DeviceState, Happening, JobState, JobStatus, Mode, Moment};
+use crate::share;
+use crate::status::{
+    DeviceKind, DeviceState, Happening, JobState, JobStatus, Mode, Moment, Planned,
+};
 use crate::tile::Rect;
 use crate::time::{Instant, Span, WallTime};
 use crate::timer::{Throttle, earliest};
 
+pub use planning::{Measured, is_able, is_short, mean_slot_speed, planned};
+
 /// Leases that a device holds at most, for each of its slots.
 const LEASES_PER_SLOT: u64 = 2;
-/// A job that the coordinator does alone in less is not worth a round trip.
-const ALONE_MAX: Span = Span::from_millis(30);
 /// How long a device may return nothing before its tiles may be taken over, at least.
 const GRACE_MIN: Span = Span::from_millis(150);
 /// A lease lasts at least this long: native devices say when they go, pages vanish.
@@ -82,6 +85,9 @@ pub enum Effect<P> {
 pub struct Scheduler<P> {
     me: DeviceId,
     header: JobHeader,
+    /// The ids of A and B.
+    operands: [MatrixId; 2],
+    shape: Shape,
     log: Log,
     addresses: Vec<String>,
     submitted: WallTime,
@@ -99,6 +105,9 @@ pub struct Scheduler<P> {
     tiles: Vec<Tile>,
     leases: BTreeMap<LeaseId, Lease>,
     workers: BTreeMap<DeviceId, Helper>,
+    measured: BTreeMap<DeviceId, Measured>,
+    /// For people: the last one that shared out a good part of the job.
+    plan: Forecast,
     /// Pending tiles of nobody's share.
     unassigned: BTreeSet<u32>,
     verifying: BTreeMap<u32, Computed>,
@@ -211,6 +220,10 @@ struct Helper {
     latency: Option<u64>,
     /// Its last Pull was not satisfied.
     hungry: bool,
+    /// Bytes a second that the plan expects between it and this node.
+    planned_link: f64,
+    /// Bytes that a tile costs on that link, as the plan has it.
+    tile_bytes: f64,
 }
 
 impl<P> Scheduler<P> {
@@ -248,8 +261,6 @@ impl<P> Scheduler<P> {
         let header = taken.header.clone();
         header.check().expect("a job is checked when it is taken");
         let tiles = vec![Tile::Pending; header.tiling.len() as usize];
-        let predicted = plan::predict(&header, me.mflops);
-        let short = predicted.is_some_and(|seconds| seconds < ALONE_MAX.as_secs_f64());
         let mut progress = Progress::default();
         // It may compute a tile in a check although it takes no leases.
         progress.know(me);
@@ -267,11 +278,13 @@ impl<P> Scheduler<P> {
             bytes_sent: 0,
             recomputed: 0,
             done: 0,
-            alone: short && me.state != DeviceState::Paused && me.slots > 0,
+            alone: false,
             unassigned: (0..tiles.len() as u32).collect(),
             tiles,
             leases: BTreeMap::new(),
             workers: BTreeMap::new(),
+            measured: BTreeMap::new(),
+            plan: Forecast::default(),
             verifying: BTreeMap::new(),
             persisting: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -295,6 +308,8 @@ impl<P> Scheduler<P> {
             changed: Throttle::new(Span::from_millis(50)),
             news: Throttle::new(Span::from_millis(250)),
             effects: VecDeque::new(),
+            shape: Shape::of(&header),
+            operands: [header.a.id(), header.b.id()],
             header,
         }
     }
@@ -304,15 +319,12 @@ impl<P> Scheduler<P> {
         for record in workers {
             self.enrol(record, now);
         }
-        let per_slot = self.mean_slot_speed();
-        let speeds = self.workers.values().map(|w| speed(&w.record, per_slot));
-        let speed: f64 = speeds.sum();
-        self.predicted = plan::predict(&self.header, speed);
         self.urge();
         if self.done == self.tiles.len() as u64 {
             self.effects.push_back(Effect::Finish);
         }
-        self.replan(now);
+        let seconds = (now - self.started).as_secs_f64() + self.replan(now);
+        self.predicted = seconds.is_finite().then_some(seconds);
         let devices: Vec<DeviceId> = self.workers.keys().copied().collect();
         for device in devices {
             self.open(device);
@@ -349,6 +361,11 @@ impl<P> Scheduler<P> {
         &self.header
     }
 
+    /// Which matrix a factor is.
+    pub fn operand(&self, operand: Operand) -> MatrixId {
+        self.operands[operand as usize]
+    }
+
     /// Whether a tile of it is leased.
     pub fn has_leases(&self) -> bool {
         !self.leases.is_empty()
@@ -381,6 +398,7 @@ impl<P> Scheduler<P> {
             submitted: self.submitted,
             seconds: (self.ended.unwrap_or(now) - self.started).as_secs_f64(),
             predicted_seconds: self.predicted,
+            plan: self.planned(),
             bytes_sent: self.bytes_sent,
             bytes_floor: self.progress.bytes_floor(header, self.me),
             bytes_replicated: self.log.bytes(),
@@ -545,75 +563,7 @@ impl<P> Scheduler<P> {
         }
     }
 
-    // -- plan --
-
-    fn enrol(&mut self, record: DeviceRecord, now: Instant) -> bool {
-        let able = record.classes.contains(&self.header.class)
-            && (record.stacks || self.header.stack == 1)
-            && record.slots > 0
-            && matches!(record.state, DeviceState::Ready | DeviceState::Busy)
-            && (!self.alone || record.device == self.me);
-        if able {
-            self.progress.know(&record);
-            let helper = Helper {
-                share: BTreeSet::new(),
-                rows: BTreeSet::new(),
-                cols: BTreeSet::new(),
-                opened: now,
-                first_grant: None,
-                held: 0,
-                returned: 0,
-                latency: None,
-                hungry: false,
-                record,
-            };
-            self.moved = now;
-            self.workers.insert(helper.record.device, helper);
-        }
-        able
-    }
-
-    /// Shares out everything pending anew.
-    fn replan(&mut self, now: Instant) {
-        for helper in self.workers.values_mut() {
-            self.unassigned.append(&mut helper.share);
-        }
-        let mut devices: Vec<Capacity> = self
-            .workers
-            .iter()
-            .map(|(&device, helper)| Capacity {
-                device,
-                rate: self.rate(device, now),
-                slots: helper.record.slots,
-                load: self.outstanding(device),
-            })
-            .collect();
-        if devices.is_empty() {
-            return;
-        }
-        devices.sort_by(|a, b| b.rate.total_cmp(&a.rate));
-        let mut tiles: Vec<u32> = std::mem::take(&mut self.unassigned).into_iter().collect();
-        let counts = share::counts(&devices, tiles.len());
-        let Rect { rows, cols, .. } = self.header.tiling.rect(0);
-        let bytes = |operand| self.header.manifest(operand).element.bytes() as f64;
-        let aspect = (rows as f64 * bytes(Operand::A)) / (cols as f64 * bytes(Operand::B));
-        let grid_cols = self.header.tiling.grid_cols();
-        let regions = share::regions(&mut tiles, grid_cols, aspect, &counts);
-        for (capacity, region) in devices.iter().zip(regions) {
-            let helper = self.workers.get_mut(&capacity.device);
-            helper.expect("planned for workers").share = region.into_iter().collect();
-        }
-    }
-
-    /// The mean speed of a slot among devices that have measured themselves.
-    fn mean_slot_speed(&self) -> f64 {
-        let records = self.workers.values().map(|helper| &helper.record);
-        let measured = records.filter(|record| record.mflops >= 1.0);
-        let (speed, slots) = measured.fold((0.0, 0.0), |(speed, slots), record| {
-            (speed + record.mflops, slots + f64::from(record.slots))
-        });
-        if slots > 0.0 { speed / slots } else { 1_000.0 }
-    }
+    // -- time --
 
     /// When to give up if nothing moves: only while nobody works on anything.
     fn stalls_at(&self) -> Option<Instant> {
@@ -708,15 +658,5 @@ impl<P> Scheduler<P> {
         let status = self.status(now);
         self.log.end(status, now);
         self.effects.push_back(Effect::Ended);
-    }
-}
-
-/// A speed to plan with. A device that has not measured itself yet is taken for an average one,
-/// `per_slot` each: its own pace shows soon, and until then it must not stand idle.
-fn speed(record: &DeviceRecord, per_slot: f64) -> f64 {
-    if record.mflops.is_finite() && record.mflops >= 1.0 {
-        record.mflops
-    } else {
-        per_slot * f64::from(record.slots.max(1))
     }
 }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{self, BatchPart, FailedProduct};
+use crate::forecast::{Limit, Share};
 use crate::id::{DeviceId, JobId, MatrixId};
 use crate::matrix::Dtype;
 use crate::replication::{BACKUPS_MAX, COUNTER_MAX};
@@ -71,6 +72,68 @@ pub struct Contribution {
     pub user_agent: String,
 }
 
+/// One device in the plan of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// Tiles that it should compute; 0: it is left out.
+    pub tiles: u64,
+    /// Bytes between the coordinator and it.
+    pub bytes: u64,
+    /// When it should have returned them; if it is left out, when it would have returned one.
+    pub seconds: f64,
+    /// What its time goes into.
+    pub limit: Limit,
+}
+
+impl Planned {
+    /// What a plan says of a device.
+    pub fn of(share: &Share, name: String) -> Self {
+        Self {
+            device: share.device,
+            name,
+            tiles: share.tiles,
+            bytes: share.bytes as u64,
+            seconds: share.seconds.min(1e12),
+            limit: share.limit,
+        }
+    }
+
+    fn is_sane(&self) -> bool {
+        self.name.len() <= 256 && self.seconds.is_finite()
+    }
+}
+
+/// What would become of a job if it were submitted now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outlook {
+    /// Rows of C.
+    pub rows: u64,
+    /// The inner dimension.
+    pub inner: u64,
+    /// Columns of C.
+    pub cols: u64,
+    /// The element type.
+    pub dtype: Dtype,
+    /// Tiles that C is cut into.
+    pub tiles: u64,
+    /// Rows of a full tile.
+    pub tile_rows: u64,
+    /// Columns of a full tile.
+    pub tile_cols: u64,
+    /// Until the last tile is there; `None` if nobody can compute it now.
+    pub predicted_seconds: Option<f64>,
+    /// The same if the coordinator worked alone; `None` if it does not compute.
+    pub alone_seconds: Option<f64>,
+    /// Bytes between the coordinator and all others.
+    pub bytes: u64,
+    /// Who would do how much, and who would be left out. Most tiles first.
+    pub plan: Vec<Planned>,
+}
+
 /// The status of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobStatus {
@@ -114,6 +177,9 @@ pub struct JobStatus {
     pub seconds: f64,
     /// What was predicted when it was taken.
     pub predicted_seconds: Option<f64>,
+    /// Who should do how much, and who is left out: the last plan for a good part of the job.
+    #[serde(default)]
+    pub plan: Vec<Planned>,
     /// Bytes of blocks and results that crossed the network.
     pub bytes_sent: u64,
     /// The least that the devices' shares need: b·n²·(2·Σ√x + 1 − x₀) in the square case.
@@ -167,6 +233,8 @@ impl JobStatus {
             && self.failed.is_none()
             && self.seconds.is_finite()
             && self.predicted_seconds.is_none_or(f64::is_finite)
+            && self.plan.len() <= PLANNED_MAX
+            && self.plan.iter().all(Planned::is_sane)
     }
 
     /// Whether what came from elsewhere can be how this job ended.
@@ -189,11 +257,13 @@ impl JobStatus {
     /// About how many bytes it takes, in a message and in memory.
     pub(crate) fn size(&self) -> u64 {
         let part = self.part.as_deref().map_or(0, BatchPart::size);
-        let lists = 1_024 * self.contributions.len() as u64 + 256 * self.timeline.len() as u64;
-        1_024 + lists + part
+        let lines = (self.timeline.len() + self.plan.len()) as u64;
+        1_024 + 1_024 * self.contributions.len() as u64 + 256 * lines + part
     }
 }
 
+/// Devices of a plan that are told of.
+pub(crate) const PLANNED_MAX: usize = 32;
 /// Devices that are told of with one job.
 pub(crate) const CONTRIBUTIONS_MAX: usize = 4_096;
 /// Moments remembered of one job.

@@ -8,6 +8,7 @@
 mod blocks;
 mod books;
 mod busy;
+mod intake;
 mod orphans;
 mod pulls;
 mod slots;
@@ -26,6 +27,7 @@ use crate::timer::earliest;
 
 use books::{Books, Sent};
 use busy::Busy;
+use intake::Intake;
 use orphans::Unsettled;
 
 /// Leases held for each slot: one computed, one whose blocks arrive meanwhile.
@@ -120,6 +122,7 @@ pub struct Worker<P> {
     /// Blocks asked for, not arrived.
     requests: BTreeMap<BlockId, Request>,
     requested_bytes: u64,
+    intake: Intake,
     /// Blocks that the shell checks or reads; the answer names the place only.
     expected: BTreeMap<(JobId, Operand, u32), (BlockId, u64)>,
     expected_ids: BTreeSet<BlockId>,
@@ -217,6 +220,7 @@ impl<P: Clone> Worker<P> {
             leases: BTreeMap::new(),
             requests: BTreeMap::new(),
             requested_bytes: 0,
+            intake: Intake::default(),
             expected: BTreeMap::new(),
             expected_ids: BTreeSet::new(),
             bad: BTreeMap::new(),
@@ -352,7 +356,7 @@ impl<P: Clone> Worker<P> {
             job.pulled = 0;
             job.heard = now;
             let coordinator = job.coordinator;
-            self.forget_requests(|request| request.coordinator == coordinator);
+            self.forget_requests(|request| request.coordinator == coordinator, now);
         }
         self.pump(now);
     }
@@ -410,7 +414,7 @@ impl<P: Clone> Worker<P> {
             self.drop_lease(key, now);
         }
         // Blocks asked for in its name may never come; another job that needs them asks again.
-        self.forget_requests(|request| request.job == id);
+        self.forget_requests(|request| request.job == id, now);
         for ((job, ..), (block, _)) in &self.expected {
             if *job == id {
                 self.expected_ids.remove(block);

@@ -74,7 +74,7 @@ impl Peer {
                 continue;
             };
             let (header, start) = codec::decode(&frame).expect("nodes speak the protocol");
-            if let Message::Ping { nonce } = header.body {
+            if let Message::Ping { nonce, .. } = header.body {
                 self.say(header.from, Message::Pong { nonce }, &[]);
                 continue;
             }

@@ -230,7 +230,7 @@ fn malformed_frames_end_their_link_and_nothing_else() {
         ("a frame above any bound", vec![0x92; 1 << 20]),
         (
             "a ping before any hello",
-            codec::encode(&from(1, Message::Ping { nonce: 1 }), &[]),
+            codec::encode(&from(1, Message::ping(1)), &[]),
         ),
         ("a hello cut short", {
             let mut frame = hello(record(1, "cut"));

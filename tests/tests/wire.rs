@@ -96,6 +96,7 @@ fn read_slowly(mut peer: Peer, turns: &mpsc::Receiver<()>) -> (usize, usize, usi
                         job: header.job,
                         operand,
                         blocks: indices,
+                        link: None,
                     };
                     peer.say(to, fetch, &[]);
                 }

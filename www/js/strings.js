@@ -178,6 +178,7 @@ export const strings = {
       shape: 'Product',
       tiles: 'Tiles',
       time: 'Time',
+      predicted: 'Predicted',
       speed: 'Speed',
       coordinator: 'Coordinator',
       epoch: 'Epoch',
@@ -199,6 +200,11 @@ export const strings = {
       mflops: 'MFLOPS',
     },
     noContributions: 'Nobody has finished a tile yet.',
+    leftOut: ({ name, device, seconds, limit }, whole) => {
+      const who = isolated(name.trim() || device.slice(0, 8));
+      if (whole !== null && seconds <= whole) return `${who} is left out: it would spare too little.`;
+      return `${who} is left out: ${limit === 'link' ? 'its link' : 'it'} needs ${duration(seconds)} for one tile.`;
+    },
     timeline: 'What happened',
     moment: ({ event, name, tile, epoch }) => {
       const who = isolated(name);

@@ -78,6 +78,7 @@ export function mountJob(root, actions) {
   }
   const contributions = table('contributions-table', strings.job.contributions, strings.job.columns);
   const none = h('p', { class: 'quiet' }, strings.job.noContributions);
+  const leftOut = h('ul', { id: 'job-left-out', class: 'quiet' });
   const moments = h('ol', { id: 'job-timeline', class: 'timeline' });
   const timeline = h(
     'div',
@@ -100,6 +101,7 @@ export function mountJob(root, actions) {
     h('h3', {}, strings.job.contributions),
     none,
     h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(strings.job.contributions) }, contributions.element),
+    leftOut,
     timeline,
   );
   root.append(section);
@@ -124,6 +126,7 @@ export function mountJob(root, actions) {
     setText(facts.shape, strings.jobs.shape(job));
     setText(facts.tiles, strings.jobs.tiles(job.tiles_done, job.tiles_total));
     setText(facts.time, duration(job.seconds));
+    setText(facts.predicted, job.predicted_seconds === null ? strings.contribution.none : duration(job.predicted_seconds));
     setText(facts.speed, job.state === 'done' && job.seconds > 0 ? rate(operations / job.seconds) : strings.contribution.none);
     const called = (id) => page.devices.find(({ device }) => device === id)?.name ?? id.slice(0, 8);
     setText(facts.coordinator, called(job.coordinator));
@@ -136,9 +139,18 @@ export function mountJob(root, actions) {
     show(none, job.contributions.length === 0);
     show(contributions.element, job.contributions.length > 0);
     updateContributions(contributions.body, job.contributions, page.me.device);
+    updateLeftOut(leftOut, job);
     show(cancel, !hasEnded(job));
   };
   return { update, result, focus: () => heading.focus({ preventScroll: true }), section };
+}
+
+/** Who the plan leaves out, and why. */
+function updateLeftOut(list, { plan = [], contributions, predicted_seconds: whole }) {
+  const helped = new Set(contributions.map(({ device }) => device));
+  const out = plan.filter(({ device, tiles }) => tiles === 0 && !helped.has(device));
+  show(list, out.length > 0);
+  keyed(list, out, ({ device }) => device, () => h('li'), (item, part) => setText(item, strings.job.leftOut(part, whole)));
 }
 
 /** Newest first, as in the log. */

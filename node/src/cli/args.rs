@@ -258,6 +258,9 @@ pub struct MultiplyArgs {
     /// The same bits whichever devices compute
     #[arg(long)]
     pub reproducible: bool,
+    /// Do not run it: print who would compute what, how long it would take, and why
+    #[arg(long, conflicts_with_all = ["output", "detach", "timeout", "name", "batch"])]
+    pub explain: bool,
     /// A name for the job
     #[arg(long, value_name = "NAME", value_parser = label)]
     pub name: Option<String>,

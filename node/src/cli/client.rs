@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use gemmesh_protocol::status::{DeviceEntry, JobStatus};
+use gemmesh_protocol::status::{DeviceEntry, JobStatus, Outlook};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
@@ -63,6 +63,22 @@ pub struct Submission<'a> {
     pub reproducible: bool,
     /// A name for people.
     pub name: &'a str,
+}
+
+impl Submission<'_> {
+    fn body(&self) -> serde_json::Value {
+        let mut body = json!({
+            "a": self.a,
+            "b": self.b,
+            "mode": "plain",
+            "reproducible": self.reproducible,
+            "name": self.name,
+        });
+        if let Some(dtype) = self.dtype {
+            body["dtype"] = dtype.into();
+        }
+        body
+    }
 }
 
 /// Talks to one node.
@@ -132,16 +148,18 @@ impl Client {
     /// # Errors
     /// Why it was not taken.
     pub async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, CliError> {
-        let mut body = json!({
-            "a": submission.a,
-            "b": submission.b,
-            "mode": "plain",
-            "reproducible": submission.reproducible,
-            "name": submission.name,
-        });
-        if let Some(dtype) = submission.dtype {
-            body["dtype"] = dtype.into();
-        }
+        let body = submission.body();
+        self.ask(self.request(Method::POST, "/api/jobs").json(&body))
+            .await
+    }
+
+    /// What would become of a job.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that the node was not reached.
+    pub async fn explain(&self, submission: &Submission<'_>) -> Result<Outlook, CliError> {
+        let mut body = submission.body();
+        body["explain"] = true.into();
         self.ask(self.request(Method::POST, "/api/jobs").json(&body))
             .await
     }

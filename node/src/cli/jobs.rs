@@ -10,7 +10,7 @@ use super::client::Client;
 use super::error::CliError;
 use super::output::{self, Target};
 use super::table::{Align, Table};
-use super::{batch, locate, multiply, text, timeline};
+use super::{batch, explain, locate, multiply, text, timeline};
 
 /// Hexadecimal digits of a whole id.
 const ID_DIGITS: usize = 32;
@@ -110,6 +110,7 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     if job.state.has_ended() {
         lines = lines.replace(" so far\n", " in all\n");
     }
+    lines.push_str(&explain::forecast(&job));
     // Without them there are ids in place of some names.
     let devices = client.nodes().await.unwrap_or_default();
     let names = timeline::Names::new(&job, &devices);

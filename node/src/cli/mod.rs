@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod doctor;
 mod error;
+mod explain;
 mod jobs;
 mod locate;
 mod lock;
@@ -123,7 +124,8 @@ mod tests {
             "multiply a.npy b.npy --masks 2",
             "multiply a.npy b.npy --batch list",
             "multiply a.npy --batch list",
-            "multiply a.npy b.npy --explain",
+            "multiply --batch list --explain",
+            "multiply a.npy b.npy --explain -o c.npy",
             "multiply a.npy b.npy --detach -o c.npy",
             "multiply a.npy b.npy --dtype i8",
             "multiply a.npy",

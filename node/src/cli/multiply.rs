@@ -18,7 +18,7 @@ use super::error::{CliError, Exit};
 use super::locate::{self, Embedded};
 use super::output::{self, Target};
 use super::progress::{self, Progress};
-use super::{batch, jobs, logging, signals, text};
+use super::{batch, explain, jobs, logging, signals, text};
 
 /// More elements than this do not help anybody on a terminal.
 const TERMINAL_ELEMENTS_MAX: u64 = 2_500;
@@ -243,7 +243,7 @@ async fn multiply(
         };
         check_shapes(&names, &a, &b)?;
         check_stacks(&names, (&a, &b), output.as_ref(), args)?;
-        if output.is_none() && !args.detach && !args.query.json {
+        if output.is_none() && !args.detach && !args.query.json && !args.explain {
             check_terminal(a.rows, b.cols)?;
         }
         let default_name = format!("{} · {}", base(&names.0), base(&names.1));
@@ -280,6 +280,11 @@ async fn multiply(
         reproducible: args.reproducible,
         name: &name,
     };
+    if args.explain {
+        let outlook = client.explain(&submission).await?;
+        progress.clear();
+        return explain::print(&outlook, args.query.json);
+    }
     let submitted = client.submit(&submission).await?;
     if args.detach {
         progress.clear();

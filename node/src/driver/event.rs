@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId, LeaseId, MatrixId};
 use gemmesh_protocol::io::{Checked, Door, LinkId};
-use gemmesh_protocol::job::Operand;
+use gemmesh_protocol::job::{JobHeader, Operand};
 use gemmesh_protocol::message::Header;
 use gemmesh_protocol::replication::Taken;
+use gemmesh_protocol::status::Outlook;
 use tokio::sync::oneshot;
 
 use crate::link::LinkQueue;
@@ -46,6 +47,11 @@ pub(crate) enum Event {
     Submit {
         taken: Box<Taken>,
         reply: oneshot::Sender<()>,
+    },
+    /// What would become of a job?
+    Explain {
+        header: Box<JobHeader>,
+        reply: oneshot::Sender<Outlook>,
     },
     /// A person cancels a job.
     Cancel {

@@ -72,6 +72,9 @@ impl Driver {
                 self.publish_jobs();
                 let _ = reply.send(());
             }
+            Event::Explain { header, reply } => {
+                let _ = reply.send(self.engine.outlook(&header));
+            }
             Event::Cancel { job, reply } => {
                 self.cancellations.entry(job).or_default().push(reply);
                 self.handle(Input::Cancel { job });

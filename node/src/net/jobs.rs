@@ -41,13 +41,16 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     let body = call.small_body(SUBMISSION_BYTES_MAX).await?;
     let submission = Submission::parse(&body)?;
     let client = call.peer.remote.ip();
-    admit(&call.web, client)?;
     let Submission {
         what,
         dtype,
         reproducible,
+        explain,
         name,
     } = submission;
+    if !explain {
+        admit(&call.web, client)?;
+    }
     let submitted = match what {
         What::One(factors) => {
             let [a, b] = *factors;
@@ -58,7 +61,19 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
                 reproducible,
                 name,
             };
+            if explain {
+                let outlook = call.app().explain(request).await?;
+                return Ok(reply::json(StatusCode::OK, &outlook));
+            }
             call.app().submit(request).await?
+        }
+        _ if explain => {
+            return Err(ApiError::new(
+                422,
+                "not_explained",
+                "explain tells the plan of one product, and this is a batch",
+                "leave batch or explain out",
+            ));
         }
         batch => batches::take(&call, batch, dtype, reproducible, name).await?,
     };

@@ -11,11 +11,10 @@ use crate::error::ApiError;
 /// The most characters of a job's name.
 const NAME_CHARS_MAX: usize = 200;
 /// What the design has and this version has not.
-const LATER: [&str; 7] = [
+const LATER: [&str; 6] = [
     "colluders",
     "stragglers",
     "masks",
-    "explain",
     "receipts",
     "private",
     "index",
@@ -30,6 +29,8 @@ pub struct Submission {
     pub dtype: Option<Dtype>,
     /// The same bits whichever devices compute.
     pub reproducible: bool,
+    /// Only say what would become of it.
+    pub explain: bool,
     /// A name for people.
     pub name: String,
 }
@@ -112,11 +113,8 @@ impl Submission {
             }
             Some(_) => return Err(wrong_type("mode", "\"plain\"")),
         }
-        let reproducible = match fields.remove("reproducible") {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(value)) => value,
-            Some(_) => return Err(wrong_type("reproducible", "true or false")),
-        };
+        let reproducible = flag(&mut fields, "reproducible")?;
+        let explain = flag(&mut fields, "explain")?;
         let name = match fields.remove("name") {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(name)) => job_name(&name)?,
@@ -132,13 +130,14 @@ impl Submission {
                 422,
                 "unknown_field",
                 format!("a job has no field {:?}", clip(field)),
-                "the fields are a and b, or batch, and dtype, mode, reproducible and name",
+                "the fields are a and b, or batch, and dtype, mode, reproducible, explain and name",
             ));
         }
         Ok(Submission {
             what: factors?,
             dtype,
             reproducible,
+            explain,
             name,
         })
     }
@@ -212,6 +211,14 @@ fn check_fields(fields: &Map<String, Value>) -> Result<(), ApiError> {
 
 fn pair(factors: Vec<Factor>) -> [Factor; 2] {
     factors.try_into().expect("there were two")
+}
+
+fn flag(fields: &mut Map<String, Value>, name: &'static str) -> Result<bool, ApiError> {
+    match fields.remove(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(value)) => Ok(value),
+        Some(_) => Err(wrong_type(name, "true or false")),
+    }
 }
 
 fn factor(fields: &mut Map<String, Value>, name: &str) -> Result<Factor, ApiError> {

@@ -434,6 +434,7 @@ mod tests {
             job,
             operand,
             blocks,
+            link: Some(7),
         };
         for body in messages().into_iter().chain([long]) {
             let bytes = written(&body);
@@ -451,7 +452,7 @@ mod tests {
 
     #[test]
     fn fields_of_newer_versions_are_passed_over() {
-        let mut frame = written(&Message::Ping { nonce: 9 });
+        let mut frame = written(&Message::ping(9));
         // {"from", "to", "body": {"ping": {"nonce"}}}: one more field in the innermost map.
         let at = frame.len() - b"\x81\xa5nonce\x09".len();
         frame[at] = 0x82;
@@ -466,7 +467,7 @@ mod tests {
         ] {
             let more = [&frame[..], b"\xa1x", value].concat();
             let read = small::read_header(&more).expect("a field more");
-            assert_eq!(read.0.body, Message::Ping { nonce: 9 }, "{value:?}");
+            assert_eq!(read.0.body, Message::ping(9), "{value:?}");
             assert!(read.1.is_empty());
         }
     }
@@ -475,7 +476,7 @@ mod tests {
     fn depth_and_long_lists_are_refused() {
         let deep = vec![0x91; 100_000];
         assert!(small::read_header(&deep).is_err());
-        let mut ping = written(&Message::Ping { nonce: 9 });
+        let mut ping = written(&Message::ping(9));
         let at = ping.len() - b"\x81\xa5nonce\x09".len();
         ping[at] = 0x82;
         ping.extend(b"\xa1x");
@@ -608,6 +609,7 @@ mod tests {
             submitted: WallTime(9),
             seconds: 1.5,
             predicted_seconds: Some(2.5),
+            plan: Vec::new(),
             bytes_sent: 1 << 34,
             bytes_floor: 0,
             bytes_replicated: 1,
@@ -638,7 +640,7 @@ mod tests {
                 text: "no".to_owned(),
             },
             Message::Bye,
-            Message::Ping { nonce: 1 << 63 },
+            Message::ping(1 << 63),
             Message::Pong { nonce: 200 },
             Message::Gossip {
                 devices: vec![record, page],

@@ -99,6 +99,10 @@ impl<P: Clone> Engine<P> {
                         self.send_on(link, device, Message::Jobs { jobs }, None);
                     }
                 }
+                membership::Effect::Rate(device, rate) => {
+                    self.speeds.set_link(device, rate);
+                    self.measure(device, now);
+                }
                 membership::Effect::Changed => changed = true,
             }
         }
@@ -120,6 +124,7 @@ impl<P: Clone> Engine<P> {
                 .is_some_and(|(l, r)| l == link && r.incarnation == record.incarnation);
             if !same {
                 let gone = !reachable.contains_key(device);
+                self.holdings.forget(*device);
                 let died = gone && !self.membership.left_on_purpose(*device);
                 for job in self.jobs.values_mut() {
                     job.leave(*device, died, now);
@@ -141,6 +146,7 @@ impl<P: Clone> Engine<P> {
             .collect();
         self.reached = reachable;
         for record in joined {
+            self.measure_record(&record, now);
             if !self.quarantined.contains(&record.device) {
                 for job in self.jobs.values_mut() {
                     job.join(record.clone(), now);
@@ -212,6 +218,7 @@ impl<P: Clone> Engine<P> {
                 scheduler::Effect::Send(to, body) => self.send(to, body, None),
                 scheduler::Effect::Serve(to, operand, blocks) => {
                     if let Some(link) = self.membership.route(to) {
+                        self.book_sent(id, to, operand, &blocks);
                         self.outputs.push_back(Output::Serve {
                             link,
                             to,
@@ -264,6 +271,7 @@ impl<P: Clone> Engine<P> {
         }
         if let Some(status) = ended {
             if let Some(job) = self.jobs.remove(&id) {
+                self.speeds.learn(Kind::of(job.header()), &status);
                 self.close(id, job.into_log(), now);
             }
             self.tell(status.clone());

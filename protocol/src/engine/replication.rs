@@ -701,6 +701,7 @@ impl<P: Clone> Engine<P> {
                 scheduler.node_up(record, now);
             }
         }
+        self.brief(&mut scheduler, now);
         scheduler.start(self.workforce(), now);
         self.jobs.insert(job, scheduler);
         self.outputs.push_back(Output::JobChanged { job });

@@ -56,11 +56,12 @@ impl Membership {
             {
                 Fate::Deliver
             }
-            Message::Ping { nonce } if own => {
+            Message::Ping { nonce, .. } if own => {
                 self.send(id, device, Message::Pong { nonce: *nonce });
                 Fate::Consumed
             }
-            Message::Pong { .. } if own => {
+            Message::Pong { nonce } if own => {
+                self.gauge_pong(id, device, *nonce, now);
                 self.reclaim(id, now);
                 Fate::Consumed
             }

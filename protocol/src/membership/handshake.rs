@@ -167,7 +167,7 @@ impl Membership {
             let Some(peer) = &link.peer else { return };
             let to = peer.record.device;
             link.probe.get_or_insert(now + PROBE_MAX);
-            self.send(id, to, Message::Ping { nonce });
+            self.send(id, to, Message::ping(nonce));
         }
     }
 
@@ -212,6 +212,7 @@ impl Membership {
             self.merge(&[record], Some((id, device)), now);
         }
         self.effects.push_back(Effect::Changed);
+        self.gauge(id, device, now);
     }
 
     /// Says who else is there.

@@ -34,7 +34,7 @@ impl<P: Clone> PageEngine<P> {
         }
         let from = header.from;
         match header.body {
-            Message::Ping { nonce } => self.send_on(id, from, Message::Pong { nonce }, None),
+            Message::Ping { nonce, .. } => self.send_on(id, from, Message::Pong { nonce }, None),
             Message::Pong { .. } => {}
             Message::Bye | Message::Refuse { .. } => self.close(id, now),
             Message::Gossip { devices } if direct.is_none() => {

@@ -346,6 +346,7 @@ impl<P> Backup<P> {
             submitted: self.taken.submitted,
             seconds: (now - self.started).as_secs_f64(),
             predicted_seconds: None,
+            plan: Vec::new(),
             bytes_sent: 0,
             bytes_floor: progress.bytes_floor(header, self.epoch.device),
             bytes_replicated: 0,

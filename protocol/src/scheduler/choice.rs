@@ -38,8 +38,8 @@ impl<P> Scheduler<P> {
     /// A pending tile of the share that would be finished last, if this device would be earlier.
     pub(super) fn steal(&self, thief: DeviceId, now: Instant) -> Option<u32> {
         let helper = &self.workers[&thief];
-        // Time for one more tile after those that it holds.
-        let mine = self.finish(thief, 1, now);
+        // At least so long for one more tile after those that it holds.
+        let soonest = self.finish(thief, 1, now);
         let victims = self.workers.iter().filter_map(|(&id, victim)| {
             if id == thief || victim.share.is_empty() {
                 return None;
@@ -51,13 +51,14 @@ impl<P> Scheduler<P> {
             } else {
                 u64::MAX
             };
-            (theirs > mine).then_some((theirs, id))
+            (theirs > soonest).then_some((theirs, id))
         });
         let mut victims: Vec<(u64, DeviceId)> = victims.collect();
         victims.sort_unstable_by(|a, b| b.cmp(a));
-        victims
-            .into_iter()
-            .find_map(|(_, id)| self.nearest(helper, &self.workers[&id].share, thief))
+        victims.into_iter().find_map(|(theirs, id)| {
+            let tile = self.nearest(helper, &self.workers[&id].share, thief)?;
+            (theirs > self.finish_with(thief, tile, now)).then_some(tile)
+        })
     }
 
     /// When nothing is pending: a tile that another device should have returned, or will return
@@ -68,8 +69,8 @@ impl<P> Scheduler<P> {
         if !nothing_pending {
             return None;
         }
-        let mine = self.finish(device, 1, now);
         let late = |lease: &Lease| {
+            let mine = self.finish_with(device, lease.tile, now);
             let expected = self.expected(lease.device, now);
             let elapsed = (now - lease.granted).0;
             elapsed > 2 * expected || expected.saturating_sub(elapsed) > 2 * mine
@@ -107,39 +108,6 @@ impl<P> Scheduler<P> {
         self.leases.values().filter(of).map(|l| l.tile).collect()
     }
 
-    /// Tiles a second: what was observed once every slot has returned one, else what its
-    /// measured speed promises.
-    pub(super) fn rate(&self, device: DeviceId, now: Instant) -> f64 {
-        let helper = &self.workers[&device];
-        let planned =
-            speed(&helper.record, self.mean_slot_speed()) * 1e6 / self.mean_tile_operations();
-        match helper.first_grant {
-            Some(first) if helper.returned >= u64::from(helper.record.slots) => {
-                let seconds = (now - first).as_secs_f64().max(1e-3);
-                helper.returned as f64 / seconds
-            }
-            Some(first) if helper.returned > 0 => {
-                let seconds = (now - first).as_secs_f64().max(1e-3);
-                planned.min((helper.returned + u64::from(helper.record.slots)) as f64 / seconds)
-            }
-            _ => planned,
-        }
-    }
-
-    /// Microseconds until a device has finished what it holds and `more` tiles.
-    pub(super) fn finish(&self, device: DeviceId, more: u64, now: Instant) -> u64 {
-        let slots = f64::from(self.workers[&device].record.slots);
-        let tiles = (self.outstanding(device) + more) as f64;
-        let seconds = tiles.max(slots) / self.rate(device, now);
-        (seconds * 1e6).min(1e15) as u64
-    }
-
-    /// How long one tile takes in one slot.
-    pub(super) fn slot_time(&self, device: DeviceId, now: Instant) -> Span {
-        let slots = f64::from(self.workers[&device].record.slots);
-        Span((slots / self.rate(device, now) * 1e6).min(1e15) as u64)
-    }
-
     /// Microseconds that a lease of this device takes from grant to result.
     pub(super) fn expected(&self, device: DeviceId, now: Instant) -> u64 {
         let observed = self.workers.get(&device).and_then(|helper| helper.latency);
@@ -161,10 +129,6 @@ impl<P> Scheduler<P> {
 
     pub(super) fn outstanding(&self, device: DeviceId) -> u64 {
         self.workers.get(&device).map_or(0, |helper| helper.held)
-    }
-
-    pub(super) fn mean_tile_operations(&self) -> f64 {
-        self.header.operations() as f64 * plan::passes(&self.header) / self.tiles.len() as f64
     }
 
     pub(super) fn place(&self, tile: u32) -> (u64, u64) {

@@ -31,7 +31,7 @@ impl<P: Clone> Worker<P> {
         if !asked {
             return;
         }
-        let bytes = self.forget_request(&hash);
+        let bytes = self.forget_request(&hash, true, now);
         self.expect(id, operand, block, hash, bytes);
         self.effects.push_back(Effect::Keep {
             job: id,
@@ -138,6 +138,7 @@ impl<P: Clone> Worker<P> {
             }
             let coordinator = state.coordinator;
             self.requested_bytes += bytes;
+            self.intake.asked(coordinator, bytes, now);
             let request = Request {
                 coordinator,
                 job,
@@ -159,6 +160,7 @@ impl<P: Clone> Worker<P> {
                     job,
                     operand,
                     blocks,
+                    link: self.intake.rate(to, now),
                 };
                 Effect::Send {
                     to,
@@ -181,17 +183,22 @@ impl<P: Clone> Worker<P> {
         self.expected_ids.insert(id);
     }
 
-    pub(super) fn forget_request(&mut self, id: &BlockId) -> u64 {
-        let bytes = self.requests.remove(id).map_or(0, |request| request.bytes);
+    /// A block is not waited for any more, because it arrived or because it will not. Its bytes.
+    fn forget_request(&mut self, id: &BlockId, arrived: bool, now: Instant) -> u64 {
+        let Some(request) = self.requests.remove(id) else {
+            return 0;
+        };
+        let (coordinator, bytes) = (request.coordinator, request.bytes);
+        self.intake.settled(coordinator, bytes, arrived, now);
         self.requested_bytes -= bytes;
         bytes
     }
 
-    pub(super) fn forget_requests(&mut self, which: impl Fn(&Request) -> bool) {
+    pub(super) fn forget_requests(&mut self, which: impl Fn(&Request) -> bool, now: Instant) {
         let of = |(id, request): (&BlockId, &Request)| which(request).then_some(*id);
         let ids: Vec<BlockId> = self.requests.iter().filter_map(of).collect();
         for id in ids {
-            self.forget_request(&id);
+            self.forget_request(&id, false, now);
         }
     }
 }

@@ -100,7 +100,7 @@ impl<P: Clone> Worker<P> {
         for id in lost {
             self.orphan(id, now);
         }
-        self.forget_requests(|request| request.coordinator == coordinator);
+        self.forget_requests(|request| request.coordinator == coordinator, now);
         self.pump(now);
     }
 
@@ -141,7 +141,7 @@ impl<P: Clone> Worker<P> {
         job.heard = now;
         if before != epoch.device {
             job.confirmed = job.header.is_none();
-            self.forget_requests(|request| request.job == id);
+            self.forget_requests(|request| request.job == id, now);
         }
         let leases = self.leases.values().filter(|lease| lease.job == id);
         let grants: Vec<Grant> = leases.map(|lease| lease.grant).collect();

@@ -1,11 +1,12 @@
 //! What they say of devices, leases and results.
 
+use gemmesh_protocol::forecast::Limit;
 use gemmesh_protocol::id::{BlockId, Epoch, JobId, LeaseId};
 use gemmesh_protocol::job::{JobHeader, KernelClass, Operand};
 use gemmesh_protocol::matrix::{Dtype, ElementType};
 use gemmesh_protocol::message::{DeviceRecord, Grant, Hello, Message, Refusal, VERSION, Work};
 use gemmesh_protocol::plan;
-use gemmesh_protocol::status::{DeviceKind, DeviceState, JobState, JobStatus, Mode};
+use gemmesh_protocol::status::{DeviceKind, DeviceState, JobState, JobStatus, Mode, Planned};
 use gemmesh_protocol::tile::Tiling;
 use gemmesh_protocol::time::{Span, WallTime};
 
@@ -112,7 +113,10 @@ impl Run {
             },
             5 => self.one(&[0, 1, 2]).pipe(|n| match n {
                 0 => Message::Bye,
-                1 => Message::Ping { nonce: 1 },
+                1 => Message::Ping {
+                    nonce: self.number(),
+                    padding: vec![0; self.pick(3) as usize * 40_000],
+                },
                 _ => Message::Pong { nonce: 1 },
             }),
             6 => {
@@ -164,6 +168,7 @@ impl Run {
                 job,
                 operand,
                 blocks: vec![block, block, 0],
+                link: (self.pick(2) == 0).then(|| self.number()),
             },
             17 => Message::Block {
                 job,
@@ -235,6 +240,17 @@ impl Run {
             submitted: WallTime(self.number()),
             seconds: self.one(&[0.0, 1.0, f64::NAN]),
             predicted_seconds: None,
+            plan: vec![
+                Planned {
+                    device: id(device),
+                    name: "n".repeat(self.one(&[1, 257])),
+                    tiles: self.number(),
+                    bytes: self.number(),
+                    seconds: self.one(&[0.0, 1.0, f64::INFINITY]),
+                    limit: Limit::Link,
+                };
+                self.one(&[0, 1, 33])
+            ],
             bytes_sent: self.number(),
             bytes_floor: self.number(),
             bytes_replicated: 0,

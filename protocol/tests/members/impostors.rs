@@ -133,7 +133,7 @@ fn two_nodes_that_both_have_a_page_do_not_contradict_each_other_for_ever() {
             let (to, outputs) = match (link, header.body) {
                 (LinkId(1), Message::Welcome(_)) => continue,
                 (LinkId(1), body) => (1 - at, nodes[1 - at].frame(1, at as u8 + 1, body)),
-                (_, Message::Ping { nonce }) => {
+                (_, Message::Ping { nonce, .. }) => {
                     (at, nodes[at].frame(2, 7, Message::Pong { nonce }))
                 }
                 _ => continue,

@@ -571,6 +571,7 @@ fn end(job: JobId, state: JobState) -> JobStatus {
         submitted: WallTime(0),
         seconds: 1.0,
         predicted_seconds: None,
+        plan: Vec::new(),
         bytes_sent: 0,
         bytes_floor: 0,
         bytes_replicated: 0,

@@ -401,6 +401,7 @@ fn status(header: &JobHeader, state: JobState) -> JobStatus {
         submitted: WallTime(5),
         seconds: 0.25,
         predicted_seconds: None,
+        plan: Vec::new(),
         bytes_sent: 0,
         bytes_floor: 0,
         bytes_replicated: 0,

@@ -1,0 +1,66 @@
+//! How fast a link is: measured once when it opens, before anybody plans with it.
+//!
+//! A small Ping takes as long as the way there and back; a padded one in addition as long as its
+//! bytes take. Workers measure on while they fetch blocks (`worker/intake.rs`); this is the first guess.
+
+use super::*;
+
+/// Padding of the large Ping: ten milliseconds of a slow Wi-Fi. More would be more exact, but every
+/// pair of nodes does this when they meet.
+const PADDING: usize = 64 << 10;
+/// Shorter differences say nothing: so little fits into a buffer on the way. A faster link (more than
+/// 1 Gbit/s) shows when blocks go over it.
+const SPAN_MIN: Span = Span(524);
+
+/// One measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gauge {
+    /// The small Ping was sent.
+    Small {
+        nonce: u64,
+        sent: Instant,
+    },
+    /// The large one was.
+    Large {
+        nonce: u64,
+        sent: Instant,
+        round: Span,
+    },
+    Done,
+}
+
+impl Membership {
+    /// Begins to measure a link that has just opened.
+    pub(super) fn gauge(&mut self, id: LinkId, to: DeviceId, now: Instant) {
+        let nonce = self.prng.next_u64();
+        let link = self.links.get_mut(&id).expect("a link that just opened");
+        link.gauge = Gauge::Small { nonce, sent: now };
+        self.send(id, to, Message::ping(nonce));
+    }
+
+    /// A Pong arrived.
+    pub(super) fn gauge_pong(&mut self, id: LinkId, from: DeviceId, pong: u64, now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        match link.gauge {
+            Gauge::Small { nonce, sent } if nonce == pong => {
+                let nonce = self.prng.next_u64();
+                link.gauge = Gauge::Large {
+                    nonce,
+                    sent: now,
+                    round: now - sent,
+                };
+                let padding = vec![0; PADDING];
+                self.send(id, from, Message::Ping { nonce, padding });
+            }
+            Gauge::Large { nonce, sent, round } if nonce == pong => {
+                link.gauge = Gauge::Done;
+                let span = Span((now - sent).0.saturating_sub(round.0)).max(SPAN_MIN);
+                let rate = PADDING as f64 / span.as_secs_f64();
+                self.effects.push_back(Effect::Rate(from, rate));
+            }
+            _ => {}
+        }
+    }
+}

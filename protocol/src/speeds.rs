@@ -1,0 +1,120 @@
+//! How fast devices and links are: what jobs showed, else what devices say of themselves.
+
+use std::collections::BTreeMap;
+
+use crate::id::DeviceId;
+use crate::job::{JobHeader, KernelClass};
+use crate::matrix::Dtype;
+use crate::message::DeviceRecord;
+use crate::plan;
+use crate::status::JobStatus;
+
+/// A link that nobody has measured yet: Ethernet of 1 Gbit/s.
+const LINK_GUESS: f64 = 1e8;
+/// Links are not believed to be slower or faster than this, in bytes a second.
+const LINK_MIN: f64 = 1e3;
+const LINK_MAX: f64 = 1e11;
+/// What is remembered at most.
+const ENTRIES_MAX: usize = 4_096;
+/// A device's part in a job says something about its speed when its kernels ran for so many seconds.
+const BUSY_MIN: f64 = 0.02;
+
+/// What kinds of product differ in speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    dtype: Dtype,
+    class: KernelClass,
+    /// [`plan::passes`]: exact products of wider integers take longer.
+    passes: u16,
+}
+
+impl Kind {
+    /// Of a job.
+    pub fn of(header: &JobHeader) -> Self {
+        Self {
+            dtype: header.element.dtype,
+            class: header.class,
+            passes: plan::passes(header) as u16,
+        }
+    }
+
+    /// How fast it goes next to an f64 product of class `any`, as long as nobody has seen it: vectors
+    /// hold twice as many f32, and two roundings take two instructions.
+    fn factor(self) -> f64 {
+        match (self.dtype, self.class) {
+            (Dtype::Int, _) => 1.0 / f64::from(self.passes.max(1)),
+            (Dtype::F32, KernelClass::Separate) => 1.1,
+            (Dtype::F32, _) => 2.0,
+            (Dtype::F64, KernelClass::Separate) => 0.55,
+            (Dtype::F64, _) => 1.0,
+        }
+    }
+}
+
+/// The books of a node.
+#[derive(Debug, Default)]
+pub struct Speeds {
+    /// Operations a second, all slots together, for each slot.
+    kernels: BTreeMap<(DeviceId, Kind), f64>,
+    /// Bytes a second between this node and others.
+    links: BTreeMap<DeviceId, f64>,
+}
+
+impl Speeds {
+    /// Operations a second that a device does of a kind of product; `None` when nobody knows.
+    pub fn kernel(&self, record: &DeviceRecord, kind: Kind) -> Option<f64> {
+        let slots = f64::from(record.slots.max(1));
+        let seen = self.kernels.get(&(record.device, kind));
+        let said = record.mflops.is_finite() && record.mflops >= 1.0;
+        seen.map(|per_slot| per_slot * slots)
+            .or_else(|| said.then_some(record.mflops * 1e6 * kind.factor()))
+    }
+
+    /// Bytes a second between this node and a device, which may be reached by way of a node.
+    pub fn link(&self, device: DeviceId, via: Option<DeviceId>) -> f64 {
+        let known = |device: &DeviceId| self.links.get(device).copied();
+        let way = || via.and_then(|via| known(&via));
+        known(&device).or_else(way).unwrap_or(LINK_GUESS)
+    }
+
+    /// A link that has just opened was measured.
+    pub fn set_link(&mut self, device: DeviceId, rate: f64) {
+        make_room(&mut self.links, &device);
+        self.links.insert(device, believable(rate));
+    }
+
+    /// Blocks went over a link at this rate. What is new counts half.
+    pub fn learn_link(&mut self, device: DeviceId, rate: f64) {
+        let rate = believable(rate);
+        make_room(&mut self.links, &device);
+        let mean = self.links.entry(device).or_insert(rate);
+        *mean = 0.5 * (*mean + rate);
+    }
+
+    /// A job has ended: what its devices did shows how fast they are. What is new counts half.
+    pub fn learn(&mut self, kind: Kind, status: &JobStatus) {
+        for part in &status.contributions {
+            let rate = part.mflops * 1e6;
+            let busy = part.operations as f64 / rate;
+            let slots = f64::from(part.slots.max(1));
+            // Fewer tiles than that may have kept only some of the slots busy.
+            let enough = part.tiles >= 2 * u64::from(part.slots) && busy >= BUSY_MIN;
+            if enough && rate.is_finite() {
+                let key = (part.device, kind);
+                make_room(&mut self.kernels, &key);
+                let mean = self.kernels.entry(key).or_insert(rate / slots);
+                *mean = 0.5 * (*mean + rate / slots);
+            }
+        }
+    }
+}
+
+fn believable(rate: f64) -> f64 {
+    rate.clamp(LINK_MIN, LINK_MAX)
+}
+
+fn make_room<K: Ord + Copy>(entries: &mut BTreeMap<K, f64>, wanted: &K) {
+    if entries.len() >= ENTRIES_MAX && !entries.contains_key(wanted) {
+        entries.pop_first();
+    }
+}
