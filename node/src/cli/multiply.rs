@@ -420,6 +420,12 @@ fn check_stacks(
             "give two stacks of as many matrices, or two matrices",
         ));
     }
+    if a.stack.is_some() && args.explain {
+        return Err(CliError::usage(
+            format!("{} and {} are stacks of matrices", names.0, names.1),
+            "--explain tells the plan of one product: give two matrices",
+        ));
+    }
     let whole =
         output.is_some_and(|(target, format)| *format != Format::Npy && !target.is_stdout());
     if a.stack.is_some() && whole {
