@@ -115,7 +115,7 @@ impl Run {
                 0 => Message::Bye,
                 1 => Message::Ping {
                     nonce: self.number(),
-                    padding: vec![0; self.pick(3) as usize * 40_000],
+                    padding: vec![0; self.pick(3) * 40_000],
                 },
                 _ => Message::Pong { nonce: 1 },
             }),
