@@ -152,7 +152,7 @@ mod tests {
     fn rows_belong_to_their_products() {
         check(3, 0, 9, &[0..3, 3..6, 6..9]);
         check(3, 2, 5, &[0..1, 1..4, 4..5]);
-        check(100, 7, 20, &[0..20]);
+        check(100, 7, 20, std::slice::from_ref(&(0..20)));
         check(1, 0, 2, &[0..1, 1..2]);
     }
 
