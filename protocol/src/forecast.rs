@@ -184,6 +184,13 @@ pub fn forecast(shape: &Shape, tiles: u64, devices: &[Capacity]) -> Forecast {
         };
     }
     let (mut low, mut high) = (0.0, model.upper());
+    // Helpers before the best one may take bytes from the port that it needs.
+    for _ in 0..STEPS {
+        if model.within(high).is_some() {
+            break;
+        }
+        high *= 2.0;
+    }
     for _ in 0..STEPS {
         let middle = 0.5 * (low + high);
         if model.within(middle).is_some() {
@@ -199,6 +206,9 @@ pub fn forecast(shape: &Shape, tiles: u64, devices: &[Capacity]) -> Forecast {
         seconds = alone;
     } else if let Some(found) = model.within(high) {
         counts = found;
+    } else {
+        // Somebody has to, however long it takes.
+        counts[own.unwrap_or(0)] = tiles;
     }
     let served: f64 = model
         .helpers
@@ -532,6 +542,30 @@ mod tests {
             }
             let remote: f64 = mesh.iter().zip(&plan.shares).filter(|(d, _)| d.link.is_some()).map(|(_, s)| s.bytes).sum();
             prop_assert_eq!(remote, plan.bytes());
+        }
+
+        #[test]
+        fn every_tile_is_planned_whatever_devices_have_to_do_and_hold(
+            n in 64u64..5_000,
+            has_own in any::<bool>(),
+            devices in prop::collection::vec(
+                (3.0..12.0, 1u32..9, 3.0..14.0, 0u64..40, 0.0..=1.0, 0.0..=1.0), 1..12,
+            ),
+        ) {
+            let (shape, tiles) = square(n, 4);
+            let device = |(id, &(rate, slots, link, load, a, b)): (usize, &(f64, u32, f64, u64, f64, f64))| {
+                // Unknown links count as infinitely fast.
+                let link = if link > 12.0 { f64::INFINITY } else { 10f64.powf(link) };
+                let device = other(id as u8, 10f64.powf(rate), slots, link);
+                Capacity { load, held: [a, b], ..device }
+            };
+            let mut mesh: Vec<Capacity> = devices.iter().enumerate().map(device).collect();
+            if has_own {
+                mesh[0].link = None;
+            }
+            let plan = forecast(&shape, tiles, &mesh);
+            prop_assert_eq!(plan.shares.iter().map(|share| share.tiles).sum::<u64>(), tiles);
+            prop_assert!(plan.seconds > 0.0);
         }
     }
 

@@ -117,8 +117,10 @@ struct Link {
     probe: Option<Instant>,
     /// Not before this a page is claimed back from another node.
     next_reclaim: Option<Instant>,
-    /// How fast it is.
+    /// How fast it is: what is being measured, how often it was, and the fastest so far.
     gauge: Gauge,
+    gauged: u8,
+    gauged_rate: f64,
     peer: Option<Peer>,
 }
 
@@ -414,6 +416,8 @@ impl Membership {
             probe: None,
             next_reclaim: None,
             gauge: Gauge::Done,
+            gauged: 0,
+            gauged_rate: 0.0,
             peer: None,
         };
         self.links.insert(id, link);

@@ -213,6 +213,7 @@ struct Helper {
     /// When the job was announced to it.
     opened: Instant,
     first_grant: Option<Instant>,
+    last_return: Option<Instant>,
     /// Leases it holds that have not expired.
     held: u64,
     returned: u64,

@@ -24,7 +24,7 @@ const LONG_SQUARED: &str = "1524157875323883675049535156253619878750190519987501
 
 const JOB_FIELDS: &str = "job name state rows inner cols dtype mode tiles_total tiles_done tiles_safe \
     tiles_recomputed coordinator epoch safe_copies submitted seconds predicted_seconds bytes_sent \
-    bytes_floor bytes_replicated result error contributions backups timeline";
+    bytes_floor bytes_replicated result error contributions backups timeline plan";
 const CONTRIBUTION_FIELDS: &str =
     "device name kind slots tiles rows operations compute_ms transfer_ms mflops user_agent";
 const MOMENT_FIELDS: &str = "at event device name tile epoch";
@@ -566,7 +566,6 @@ fn what_is_not_there_yet_is_refused_in_plain_words() {
         "multiply a.csv b.csv --stragglers 1",
         "multiply a.csv b.csv --colluders 1",
         "multiply a.csv b.csv --batch list.txt",
-        "multiply a.csv b.csv --explain",
         "job 00 --receipts",
         "serve --tls",
         "serve --mesh-key key",

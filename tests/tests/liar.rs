@@ -42,8 +42,8 @@ fn infinities_of_the_wrong_sign_do_not_count() {
     node.api.await_devices(2);
     let lying = std::thread::spawn(move || answer(liar, |tile| fill(tile, f64::INFINITY)));
 
-    // More than the node would rather do alone.
-    let (rows, inner, cols) = (2_000, 1_900, 2_100);
+    // More than the node would rather do alone, whatever it believes of the link.
+    let (rows, inner, cols) = (3_000, 2_900, 3_100);
     let (mut a, b) = (
         Matrix::random(rows, inner, 5),
         Matrix::random(inner, cols, 6),
@@ -85,10 +85,10 @@ fn check(name: &str, lie: impl Fn(&mut [u8]) + Send + 'static) {
     node.api.await_devices(2);
     let lying = std::thread::spawn(move || answer(liar, lie));
 
-    // More than the node would rather do alone.
+    // More than the node would rather do alone, whatever it believes of the link.
     let (a, b) = (
-        Matrix::random(2_000, 1_900, 5),
-        Matrix::random(1_900, 2_100, 6),
+        Matrix::random(3_000, 2_900, 5),
+        Matrix::random(2_900, 3_100, 6),
     );
     let (a_id, b_id) = (node.api.matrix(&a.npy()), node.api.matrix(&b.npy()));
     let mut refused = 0;

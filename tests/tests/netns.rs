@@ -151,8 +151,8 @@ fn a_page_with_plain_simd_works_for_a_default_job_of_another_node() {
 
     // The page is attached to one node; the job is run by the other.
     let (a, b) = (
-        Matrix::random(1_600, 1_200, 21),
-        Matrix::random(1_200, 1_500, 22),
+        Matrix::random(2_600, 2_200, 21),
+        Matrix::random(2_200, 2_500, 22),
     );
     let job = far
         .api

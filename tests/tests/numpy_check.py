@@ -103,7 +103,7 @@ for dtype in ("f8", "f4"):
 whole = np.array([[2**64 - 1, 0], [1, 2**63]], "u8")
 got = over_http(whole, np.eye(2, dtype="i8"))
 assert got.dtype == np.dtype("u8") and (got == whole).all(), got
-for other in [np.eye(2) > 0, np.eye(2, dtype="f2"), np.eye(2, dtype="c16"), np.zeros(3), np.zeros((1, 2, 3)), np.array(5.0)]:
+for other in [np.eye(2) > 0, np.eye(2, dtype="f2"), np.eye(2, dtype="c16"), np.zeros(3), np.zeros((1, 1, 2, 3)), np.array(5.0)]:
     try:
         put(other)
     except urllib.error.HTTPError as error:

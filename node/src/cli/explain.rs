@@ -175,8 +175,8 @@ mod tests {
             "about 1.5 s on 2 devices",
             "2.7 s on this node alone",
             "its link takes longest",
-            "left out: its link needs 13 s for one tile",
-            "left out: it needs 40 s for one tile",
+            "left out: its link needs 13.0 s for one tile",
+            "left out: it needs 40.0 s for one tile",
             "left out: it would spare too little",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

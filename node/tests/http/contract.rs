@@ -107,7 +107,7 @@ async fn every_mistake_has_a_status_a_code_and_a_hint() {
             "/api/jobs",
             r#"{"a": [[1]], "b": [[1]], "batch": []}"#,
             422,
-            "not_offered",
+            "batch_and_operands",
         ),
         ("POST", "/nodes/register", "{", 400, "bad_registration"),
         (

@@ -8,6 +8,8 @@ use super::*;
 /// Padding of the large Ping: ten milliseconds of a slow Wi-Fi. More would be more exact, but every
 /// pair of nodes does this when they meet.
 const PADDING: usize = 64 << 10;
+/// How often: who has just started is busy with other things. The fastest counts.
+const ROUNDS: u8 = 3;
 /// Shorter differences say nothing: so little fits into a buffer on the way. A faster link (more than
 /// 1 Gbit/s) shows when blocks go over it.
 const SPAN_MIN: Span = Span(524);
@@ -16,24 +18,27 @@ const SPAN_MIN: Span = Span(524);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gauge {
     /// The small Ping was sent.
-    Small {
-        nonce: u64,
-        sent: Instant,
-    },
+    Small { nonce: u64, sent: Instant },
     /// The large one was.
     Large {
         nonce: u64,
         sent: Instant,
         round: Span,
     },
+    /// Nothing is being measured.
     Done,
 }
 
 impl Membership {
-    /// Begins to measure a link that has just opened.
+    /// Measures the link to a node, once more. Pages are busiest when they have just opened, and what
+    /// is measured then says little: of them only blocks on their way tell.
     pub(super) fn gauge(&mut self, id: LinkId, to: DeviceId, now: Instant) {
         let nonce = self.prng.next_u64();
-        let link = self.links.get_mut(&id).expect("a link that just opened");
+        let link = self.links.get_mut(&id).expect("a link that is open");
+        if link.door == Door::Page || link.gauged == ROUNDS {
+            return;
+        }
+        link.gauged += 1;
         link.gauge = Gauge::Small { nonce, sent: now };
         self.send(id, to, Message::ping(nonce));
     }
@@ -58,7 +63,11 @@ impl Membership {
                 link.gauge = Gauge::Done;
                 let span = Span((now - sent).0.saturating_sub(round.0)).max(SPAN_MIN);
                 let rate = PADDING as f64 / span.as_secs_f64();
-                self.effects.push_back(Effect::Rate(from, rate));
+                if rate > link.gauged_rate {
+                    link.gauged_rate = rate;
+                    self.effects.push_back(Effect::Rate(from, rate));
+                }
+                self.gauge(id, from, now);
             }
             _ => {}
         }

@@ -87,6 +87,7 @@ impl<P> Scheduler<P> {
                 cols: BTreeSet::new(),
                 opened: now,
                 first_grant: None,
+                last_return: None,
                 held: 0,
                 returned: 0,
                 latency: None,
@@ -203,8 +204,14 @@ impl<P> Scheduler<P> {
     fn observed(&self, device: DeviceId, now: Instant) -> Option<f64> {
         let helper = self.workers.get(&device)?;
         let first = helper.first_grant?;
-        let enough = helper.returned >= u64::from(helper.record.slots);
-        enough.then(|| helper.returned as f64 / (now - first).as_secs_f64().max(1e-3))
+        let last = helper.last_return?;
+        let (slots, returned) = (u64::from(helper.record.slots), helper.returned);
+        // Up to the last tile: those that are computed now are no part of what it has returned. But
+        // who is late for the next ones is not as fast as it was.
+        let span = last - first;
+        let late = Span(2 * slots * (span.0 / returned.max(1)));
+        let span = if now > last + late { now - first } else { span };
+        (returned >= slots).then(|| returned as f64 / span.as_secs_f64().max(1e-3))
     }
 
     /// Tiles a second, all slots together: what was observed, else what kernel and link promise, and

@@ -28,6 +28,7 @@ impl<P> Scheduler<P> {
         let took = (now - lease.granted).0;
         if let Some(helper) = self.workers.get_mut(&from) {
             helper.returned += 1;
+            helper.last_return = Some(now);
             helper.latency = Some(helper.latency.map_or(took, |mean| (3 * mean + took) / 4));
         }
         self.take_lease(id);
