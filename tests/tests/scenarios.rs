@@ -59,13 +59,7 @@ fn an_old_log_that_is_replayed_after_a_restart() {
 #[test]
 fn a_job_that_is_pending_when_its_coordinator_dies() {
     // Nothing is computed yet; the backups only know that there is such a job.
-    let mut sim = Sim::new(4);
-    let slow = Spec {
-        mflops: 20.0,
-        ..spec()
-    };
-    add_nodes(&mut sim, &[slow; 3]);
-    let job = sim.submit_as(0, KernelClass::Separate, [1_024, 500, 1_024], Some(256));
+    let (mut sim, job) = mesh(14);
     run_until(&mut sim, |sim| copies(sim, job) > 1 && able(sim, job) > 1);
     assert_eq!(done(&sim, 0, job), 0);
     sim.crash(0, Class::Crash, None);
@@ -91,7 +85,7 @@ fn two_nodes_that_both_win() {
 #[test]
 fn a_result_that_only_one_node_has() {
     // Done alone; others come later, and then the one that computed it dies.
-    let mut sim = Sim::new(6);
+    let mut sim = Sim::new(14);
     let alone = sim.add_node(spec());
     let job = sim.submit_as(alone, KernelClass::Separate, [512, 300, 512], Some(256));
     run_until(&mut sim, |sim| sim.all_ended());

@@ -18,7 +18,7 @@ use serde_json::Value;
 /// The page has joined its node within this.
 const PAGE_LIMIT: Duration = Duration::from_secs(60);
 /// More than a node would rather do alone.
-const EDGE: usize = 3_600;
+const EDGE: usize = 2_800;
 /// A second job with the same B may move this many times n² numbers.
 const AGAIN_MAX: f64 = 2.2;
 
