@@ -83,11 +83,12 @@ fn nobody_waits_long_for_a_page_that_fell_asleep() {
 #[test]
 fn a_page_does_not_count_tiles_that_somebody_else_delivered_first() {
     let mut doubled = 0;
-    for seed in 0..20 {
+    for seed in 50..100 {
         let mut sim = Sim::new(40 + seed);
         // Results and the news that they are not needed any more cross on the way.
         sim.set_latency(Span::from_millis(80));
-        let truth = 0.1 + 0.02 * seed as f64;
+        // So much slower than it says that its first tiles are given to others, too.
+        let truth = 0.01 + 0.001 * seed as f64;
         let lame = Spec {
             truth,
             ..Spec::default()

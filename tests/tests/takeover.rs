@@ -126,7 +126,7 @@ fn a_result_outlives_the_node_that_coordinated_its_job() {
 fn a_reproducible_product_has_the_same_bits_when_its_coordinator_dies() {
     let mut nodes = mesh_of_four();
     // A square: one operand to copy, so that a backup can go on well before the job has ended.
-    let a = Matrix::random(5_000, 5_000, 7);
+    let a = Matrix::random(6_500, 6_500, 7);
     let api = &nodes[0].api;
     let id = api.matrix(&a.npy());
     let request = json!({"a": id, "b": id, "reproducible": true});
