@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// How often the whole of a result is asked for when its tiles can not be had.
+const WHOLE_TRIES: u32 = 3;
+
 impl<P> Backup<P> {
     /// A matrix is here now, or could not be had.
     pub fn handle_copied(&mut self, matrix: MatrixId, there: bool, now: Instant) {
@@ -141,6 +144,12 @@ impl<P> Backup<P> {
         if complete && !self.finishing {
             self.finishing = true;
             self.effects.push_back(Effect::Finish);
+        }
+        if !complete && self.whole.is_none() && !self.has_sources() {
+            // What is recorded here may be of a log that this end does not know: its tiles have other
+            // bytes. Before the result counts as lost its coordinator is asked for the whole.
+            self.whole = Some(Copy::Missing { retry: now });
+            self.refused = WHOLE_REFUSALS_MAX - WHOLE_TRIES;
         }
         let gives = complete || self.has_sources();
         self.bereft = match gives {
