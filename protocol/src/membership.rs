@@ -117,10 +117,9 @@ struct Link {
     probe: Option<Instant>,
     /// Not before this a page is claimed back from another node.
     next_reclaim: Option<Instant>,
-    /// How fast it is: what is being measured, how often it was, and the fastest so far.
+    /// How fast it is: what is being measured, and what was.
     gauge: Gauge,
-    gauged: u8,
-    gauged_rate: f64,
+    gauged: Vec<f64>,
     peer: Option<Peer>,
 }
 
@@ -416,8 +415,7 @@ impl Membership {
             probe: None,
             next_reclaim: None,
             gauge: Gauge::Done,
-            gauged: 0,
-            gauged_rate: 0.0,
+            gauged: Vec::new(),
             peer: None,
         };
         self.links.insert(id, link);

@@ -8,8 +8,9 @@ use super::*;
 /// Padding of the large Ping: ten milliseconds of a slow Wi-Fi. More would be more exact, but every
 /// pair of nodes does this when they meet.
 const PADDING: usize = 64 << 10;
-/// How often: who has just started is busy with other things. The fastest counts.
-const ROUNDS: u8 = 3;
+/// How often, and the median counts: who has just started is busy with other things, and what a buffer on
+/// the way takes in looks faster than the link is.
+const ROUNDS: usize = 3;
 /// Shorter differences say nothing: so little fits into a buffer on the way. A faster link (more than
 /// 1 Gbit/s) shows when blocks go over it.
 const SPAN_MIN: Span = Span(524);
@@ -35,10 +36,9 @@ impl Membership {
     pub(super) fn gauge(&mut self, id: LinkId, to: DeviceId, now: Instant) {
         let nonce = self.prng.next_u64();
         let link = self.links.get_mut(&id).expect("a link that is open");
-        if link.door == Door::Page || link.gauged == ROUNDS {
+        if link.door == Door::Page || link.gauged.len() == ROUNDS {
             return;
         }
-        link.gauged += 1;
         link.gauge = Gauge::Small { nonce, sent: now };
         self.send(id, to, Message::ping(nonce));
     }
@@ -63,9 +63,11 @@ impl Membership {
                 link.gauge = Gauge::Done;
                 let span = Span((now - sent).0.saturating_sub(round.0)).max(SPAN_MIN);
                 let rate = PADDING as f64 / span.as_secs_f64();
-                if rate > link.gauged_rate {
-                    link.gauged_rate = rate;
-                    self.effects.push_back(Effect::Rate(from, rate));
+                link.gauged.push(rate);
+                link.gauged.sort_by(f64::total_cmp);
+                if link.gauged.len() == ROUNDS {
+                    let median = link.gauged[ROUNDS / 2];
+                    self.effects.push_back(Effect::Rate(from, median));
                 }
                 self.gauge(id, from, now);
             }
