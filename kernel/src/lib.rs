@@ -11,6 +11,7 @@
 //! | [`field`] | products modulo one prime, on residues in `f64` |
 //! | [`modular`] | products of words modulo any number |
 //! | [`exact`] | products of integers of any size |
+//! | [`coding`] | shares of matrices for devices that must not learn them |
 //! | [`tile`] | one tile of a job: bytes in, bytes out |
 //! | [`verify`] | is this product right? with a secret random vector |
 //! | [`naive`] | the oracle: three loops |
@@ -53,6 +54,7 @@
 extern crate alloc;
 
 mod arch;
+pub mod coding;
 pub mod exact;
 pub mod field;
 pub mod gemm;

@@ -43,6 +43,8 @@ pub enum KernelError {
         /// Which part, in words.
         what: &'static str,
     },
+    /// The source of random numbers gave none.
+    Entropy,
 }
 
 impl fmt::Display for KernelError {
@@ -62,6 +64,7 @@ impl fmt::Display for KernelError {
             }
             Self::Range { what } => write!(f, "{what} is out of range"),
             Self::Incomplete { what } => write!(f, "{what} is incomplete"),
+            Self::Entropy => write!(f, "no random numbers from this device"),
         }
     }
 }

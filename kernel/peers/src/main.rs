@@ -7,6 +7,7 @@
 //! figure that it is known to reach makes the run void, and the last lines say so.
 
 mod clock;
+mod coding;
 mod exact;
 mod floats;
 mod memory;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use python::Python;
 use table::Voids;
 
-const PARTS: [&str; 5] = ["floats", "threads", "exact", "modular", "verify"];
+const PARTS: [&str; 6] = ["floats", "threads", "exact", "modular", "verify", "coding"];
 
 fn main() {
     let mut budget = 0.4;
@@ -79,6 +80,9 @@ fn main() {
     }
     if wants("verify") {
         verify::costs(budget);
+    }
+    if wants("coding") {
+        coding::costs(budget);
     }
     voids.print();
 }

@@ -1,0 +1,154 @@
+//! What sharing a product costs the one who shares it, next to the plain product and next to memory.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use gemmesh_kernel::coding::residues::{Crt, from_integers, primes};
+use gemmesh_kernel::coding::{Code, Parameters, Scheme, Side};
+use gemmesh_kernel::exact::{output_bits, output_limbs};
+use gemmesh_kernel::{Class, Element, Placement, TileProduct, TileSpec};
+
+use crate::clock::{Here, race};
+use crate::exact::integer_bytes;
+use crate::memory::filled;
+use crate::table::Table;
+
+/// Bits of the numbers.
+const BITS: u32 = 31;
+
+/// Bits of the primes.
+const PRIME_BITS: u32 = 15;
+
+pub fn costs(budget: Duration) {
+    let mut table = Table::new(
+        "shares of n × n numbers of 31 bits for T = 1, one thread: encoding A and B, decoding C, against copying\nas many bytes as are read and written, and against the plain exact product",
+        &[
+            "scheme, n",
+            "primes",
+            "residues ms",
+            "encode ms",
+            "copy ms",
+            "decode ms",
+            "copy ms",
+            "back ms",
+            "product ms",
+            "coding",
+        ],
+    );
+    for n in [1024, 2048] {
+        for (name, scheme) in [
+            ("5 devices, p = 3", Scheme::InnerProduct { parts: 3 }),
+            (
+                "8 devices, 2 x 2",
+                Scheme::Gasp {
+                    rows: 2,
+                    cols: 2,
+                    chain: 1,
+                },
+            ),
+        ] {
+            one(name, scheme, n, budget, &mut table);
+        }
+    }
+}
+
+fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table) {
+    let fields = primes(output_bits(BITS, BITS, n) - 1, PRIME_BITS).unwrap();
+    let parameters = Parameters {
+        scheme,
+        colluders: 1,
+        spares: 0,
+    };
+    let code = Code::new(parameters, fields[0]).unwrap();
+    let bytes = integer_bytes(n * n, BITS);
+    let words = filled(n * n, |i| {
+        u64::from_le_bytes(bytes[8 * i..][..8].try_into().unwrap())
+    });
+    let (count, blocks) = (code.shares(), code.blocks(Side::Left));
+    let part = (n * n).div_ceil(blocks);
+    let data = filled(part * blocks, |i| (i * 7919 % 16_001) as i16 - 8000);
+    let mask = filled(part, |i| ((i * 7907 % 32_003) as i32 - 16_001) as i16);
+    let mut shares = filled(part * count, |_| 0);
+    let inputs: Vec<&[i16]> = data.chunks_exact(part).collect();
+    // A and B are alike here: twice one of them, and each for every prime.
+    let both = 2.0 * fields.len() as f64;
+    let mut plane = filled(n * n, |_| 0);
+    let mut residues = Here(|| from_integers(&fields[0], &words, 1, &mut plane).unwrap());
+    let mut outputs: Vec<&mut [i16]> = shares.chunks_exact_mut(part).collect();
+    let mut encode = Here(|| {
+        code.encode(Side::Left, &inputs, &[&mask], &mut outputs)
+            .unwrap();
+    });
+    let copied = |len: usize| {
+        let from = filled(len, |i| i as i16);
+        let mut to = filled(len, |_| 0);
+        Here(move || black_box(&mut to).copy_from_slice(black_box(&from)))
+    };
+    let mut copy_shares = copied(part * (blocks + 1 + count) / 2);
+    let set: Vec<usize> = (0..code.answers()).collect();
+    let decoder = code.decoder(&set).unwrap();
+    let (of_c, len) = (decoder.blocks(), n * n / decoder.blocks());
+    let answers = filled(len * set.len(), |i| {
+        ((i * 7919 % 32_003) as i32 - 16_001) as i16
+    });
+    let answers: Vec<&[i16]> = answers.chunks_exact(len).collect();
+    let mut c = filled(len * of_c, |_| 0);
+    let mut blocks_of_c: Vec<&mut [i16]> = c.chunks_exact_mut(len).collect();
+    let mut decode = Here(|| decoder.decode(&answers, &mut blocks_of_c).unwrap());
+    let mut copy_answers = copied(len * (set.len() + of_c) / 2);
+    let planes: Vec<Vec<i16>> = fields.iter().map(|_| data[..n * n].to_vec()).collect();
+    let planes: Vec<&[i16]> = planes.iter().map(Vec::as_slice).collect();
+    let limbs = output_limbs(BITS, BITS, n);
+    let mut integers = filled(limbs * n * n, |_| 0u64);
+    let mut crt = Crt::new(&fields).unwrap();
+    let mut back = Here(|| crt.integers(&planes, limbs, &mut integers).unwrap());
+    let spec = TileSpec {
+        element: Element::Int {
+            a_limbs: 1,
+            b_limbs: 1,
+            c_limbs: limbs as u16,
+            a_bits: BITS,
+            b_bits: BITS,
+        },
+        class: Class::Any,
+        rows: n,
+        cols: n,
+        inner: n,
+    };
+    let mut tile = TileProduct::new(spec).unwrap();
+    let mut product = Here(|| {
+        tile.reset(spec).unwrap();
+        tile.begin_slab(n).unwrap();
+        tile.put_a(&bytes, Placement::whole(n, n, 0, 0)).unwrap();
+        tile.put_b(&bytes, Placement::whole(n, n, 0, 0)).unwrap();
+        tile.accumulate().unwrap();
+        black_box(tile.finish().unwrap());
+    });
+    let seconds = race(
+        &mut [
+            &mut residues,
+            &mut encode,
+            &mut copy_shares,
+            &mut decode,
+            &mut copy_answers,
+            &mut back,
+            &mut product,
+        ],
+        budget,
+    );
+    let each = fields.len() as f64;
+    let whole = [
+        both * seconds[0],
+        both * seconds[1],
+        both * seconds[2],
+        each * seconds[3],
+        each * seconds[4],
+        seconds[5],
+    ];
+    let coding = whole[0] + whole[1] + whole[3] + whole[5];
+    let mut cells = vec![format!("{name}, {n}"), fields.len().to_string()];
+    cells.extend(whole.iter().map(|seconds| format!("{:.2}", 1e3 * seconds)));
+    cells.push(format!("{:.1}", 1e3 * seconds[6]));
+    cells.push(format!("{:.2}", coding / seconds[6]));
+    table.row(cells);
+}
