@@ -123,9 +123,10 @@ need_firefox() {
     rm -rf .cache/build
 }
 
-# For the benchmark in the browser only: it fetches the libraries to compare with, and serves the page.
+# For the tests of what the page computes, and for the benchmark in the browser, which fetches the libraries
+# to compare with and serves the page.
 need_node() {
-    has node && has npm || packages "Node.js or npm is missing (only this benchmark needs them)" nodejs npm
+    has node && has npm || packages "Node.js or npm is missing (the tests of the page and one benchmark need them)" nodejs npm
 }
 
 need_netns() {

@@ -13,6 +13,7 @@ pub mod matrices;
 #[cfg(target_os = "linux")]
 pub mod netns;
 pub mod node;
+pub mod page;
 pub mod peer;
 pub mod raw;
 #[cfg(target_os = "linux")]

@@ -1,15 +1,11 @@
 //! The page as a person uses it, in a real browser on the loopback address.
 #![cfg(target_os = "linux")]
 
-use std::time::Duration;
-
-use gemmesh_tests::browser::Browser;
 use gemmesh_tests::integers::Integers;
-use gemmesh_tests::node::{JOB_LIMIT, Node, Options, fresh_mesh};
+use gemmesh_tests::node::JOB_LIMIT;
+use gemmesh_tests::page::{PAGE_LIMIT, page};
 use serde_json::json;
 
-/// The page has joined its node within this.
-const PAGE_LIMIT: Duration = Duration::from_secs(60);
 /// Drops files, `[name, text]` each, on the element that a selector finds.
 const DROP: &str = "const carried = new DataTransfer(); \
     for (const [name, text] of arguments[1]) carried.items.add(new File([text], name)); \
@@ -289,17 +285,4 @@ fn a_slab_that_the_browser_has_no_memory_for_fails_its_tile_alone() {
         PAGE_LIMIT,
         "return window.heard.join() === '0 failed,1 failed,3 8' || (window.heard.length > 2 && Promise.reject(window.heard.join()))",
     );
-}
-
-/// A node, and its page in a browser, connected.
-fn page() -> (Node, Browser) {
-    let node = Options::loopback("home", &fresh_mesh()).start();
-    let browser = Browser::here();
-    browser.open(&format!("http://{}/", node.api.address));
-    browser.await_script(
-        "the page to be online",
-        PAGE_LIMIT,
-        "return window.gemmesh?.connection.phase === 'online'",
-    );
-    (node, browser)
 }

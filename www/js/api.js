@@ -33,6 +33,11 @@ export async function job(id, wait = 0) {
   return (await request(`/api/jobs/${id}${wait ? `?wait=${wait}` : ''}`)).json();
 }
 
+/** The tiles of a job that became durable after those of the answer whose `next` is `after`. */
+export async function tiles(id, after) {
+  return (await request(`/api/jobs/${id}/tiles?after=${after}`)).json();
+}
+
 /** All devices of the mesh. */
 export async function nodes() {
   return (await request('/api/nodes')).json();

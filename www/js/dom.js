@@ -33,6 +33,27 @@ export function setAttribute(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
+/** Whether the page is dark. */
+export const isDark = () => matchMedia('(prefers-color-scheme: dark)').matches;
+
+/** Whether a person asked for little motion. */
+export const isStill = () => matchMedia('(prefers-reduced-motion: reduce)').matches;
+
+/** A colour of the style sheet, for canvases. */
+export function variable(element, name) {
+  return getComputedStyle(element).getPropertyValue(name).trim();
+}
+
+/** Gives a canvas that many pixels of the page and returns its context, in device pixels, and their ratio. */
+export function fitCanvas(canvas, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = Math.max(1, Math.round(width * ratio));
+  canvas.height = Math.max(1, Math.round(height * ratio));
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  return { context: canvas.getContext('2d'), ratio };
+}
+
 /**
  * Makes `parent`'s children follow `items`: one child for each key, made by `create(item)` once and
  * brought up to date by `update(child, item)`; order follows the items, focus stays where it is.

@@ -5,6 +5,7 @@ import * as api from './api.js';
 import { detectBuild, hardwareThreads, isHandheld } from './feature-detect.js';
 import * as identity from './identity.js';
 import { checkForm, newSeed, randomCells, randomNpy, readCells } from './matrix-input.js';
+import { TILES_MAX } from './mosaic.js';
 import { GRID_MAX, hasEnded, initialState, reduce, shapeOf, sourceOf } from './state.js';
 import { strings } from './strings.js';
 import { mountContribution } from './view-contribution.js';
@@ -264,6 +265,7 @@ function tellJob(status) {
     log(strings.log.jobState(now, strings.jobs.state[now.state]), now.state === 'failed' ? 'error' : 'info');
     if (now.job === state.openJob && now.state === 'done') loadResult(now);
   }
+  if (now.job === state.openJob) watchTiles(now);
 }
 
 /** A part of a batch has news: how the batch stands is asked for, at most twice a second. */
@@ -465,6 +467,35 @@ async function openJob(id, focus) {
     job.section.scrollIntoView({ block: 'nearest' });
     job.focus();
   }
+}
+
+/** The job whose tiles are being asked for. */
+let asked = null;
+
+/** Asks for the tiles of the open job that the map has not yet; its news say when there are more. */
+async function watchTiles({ job: id, products, tiles_total: total }) {
+  if (products || asked === id) return;
+  const refuse = (problem) => state.mosaic?.problem !== problem && dispatch({ type: 'mosaicProblem', job: id, problem });
+  if (total > TILES_MAX) return void refuse(strings.watch.tooMany(total, TILES_MAX));
+  if (state.connection.moved) return void refuse(strings.watch.notHere);
+  asked = id;
+  try {
+    while (state.mosaic?.job === id && state.mosaic.pieces.length < state.jobs[id].tiles_done) {
+      const before = state.mosaic.pieces.length;
+      const answer = await api.tiles(id, state.mosaic.next);
+      const other = state.mosaic?.job === id && state.mosaic.node !== null && state.mosaic.node !== answer.node;
+      // Another node counts its tiles otherwise.
+      if (other) dispatch({ type: 'mosaic', answer: await api.tiles(id, 0), afresh: true });
+      else dispatch({ type: 'mosaic', answer });
+      // What is missing is not written down yet, or not here: the next news come.
+      if (state.mosaic?.pieces.length === before) break;
+    }
+  } catch (error) {
+    refuse(strings.watch.failed(error.message));
+  } finally {
+    asked = null;
+  }
+  if (state.openJob && state.openJob !== id && state.jobs[state.openJob]) watchTiles(state.jobs[state.openJob]);
 }
 
 /** A page whose browser can not compute has no socket: it asks until the job has ended. */

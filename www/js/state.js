@@ -1,6 +1,9 @@
 // What the page knows, as a pure function of events: `reduce(state, event)` returns the next state.
 // Nothing here touches the document, the network or a clock; events carry the time.
 
+import { withDevices } from './colours.js';
+import { emptyMosaic, withAnswer } from './mosaic.js';
+
 /** Cells are typed up to this edge; larger operands are random or files. */
 export const GRID_MAX = 15;
 /** The longest dimension that a matrix may have. */
@@ -28,12 +31,16 @@ export function initialState(device) {
     },
     contribution: { tiles: 0, rows: 0, operations: 0, kernelMs: 0, busyMs: 0, mflops: 0, job: null, lastTile: null },
     devices: [],
+    /** Devices in the order in which they got a colour. */
+    palette: [],
     jobs: {},
     own: device.own ?? [],
     openJob: null,
     /** What went wrong with an action on a job: `{job, message, hint}`. */
     jobProblem: null,
     result: null,
+    /** Who computed which tile of the open job; see mosaic.js. */
+    mosaic: null,
     form: {
       rows: 2,
       inner: 3,
@@ -123,7 +130,11 @@ const handlers = {
 
   contribution: (state, { contribution }) => ({ ...state, contribution }),
 
-  devices: (state, { devices }) => ({ ...state, devices }),
+  devices: (state, { devices }) => ({
+    ...state,
+    devices,
+    palette: withDevices(state.palette, devices.filter(({ state: now }) => now !== 'lost').map(({ device }) => device)),
+  }),
 
   // A status replaces an older one; an ended job never runs again. Under the same coordinator tiles
   // only get more; one that took over may have fewer at first.
@@ -190,18 +201,34 @@ const handlers = {
     submission: { phase: 'idle', operand: null, percent: 0, problem: null, ...submission },
   }),
 
+  mosaic: (state, { answer, afresh }) => {
+    if (state.mosaic?.job !== answer.job) return state;
+    const mosaic = withAnswer(afresh ? emptyMosaic(answer.job) : state.mosaic, answer);
+    return { ...state, mosaic, palette: withDevices(state.palette, mosaic.devices.map(({ device }) => device)) };
+  },
+
+  mosaicProblem: (state, { job, problem }) =>
+    state.mosaic?.job === job ? { ...state, mosaic: { ...state.mosaic, problem } } : state,
+
   submitted: (state, { job }) => ({
     ...state,
     own: [job, ...state.own].slice(0, 100),
     openJob: job,
     jobProblem: null,
+    mosaic: emptyMosaic(job),
     result: null,
     submission: { phase: 'idle', operand: null, percent: 0, problem: null },
   }),
 
   jobProblem: (state, { problem }) => ({ ...state, jobProblem: problem }),
 
-  open: (state, { job }) => ({ ...state, openJob: job, jobProblem: null, result: state.result?.job === job ? state.result : null }),
+  open: (state, { job }) => ({
+    ...state,
+    openJob: job,
+    jobProblem: null,
+    mosaic: !job ? null : state.mosaic?.job === job ? state.mosaic : emptyMosaic(job),
+    result: state.result?.job === job ? state.result : null,
+  }),
 
   result: (state, { result }) => (result.job === state.openJob ? { ...state, result } : state),
 

@@ -220,7 +220,39 @@ export const strings = {
       };
       return texts[event] ?? `${who}: ${event}`;
     },
-    failed: 'This job failed.',
+    left: (seconds) => `about ${duration(seconds)} left`,
+  },
+
+  watch: {
+    heading: 'Who computes what',
+    map: 'Map of the result',
+    mapOf: (done, total, devices) =>
+      `Map of the result: ${number(done)} of ${count(total, 'tile')}, from ${count(devices, 'device')}. Arrow keys go from tile to tile.`,
+    legend: 'Devices of this job',
+    hint: 'Point at a tile or a device to see its figures.',
+    share: (tiles, total) => `${count(tiles, 'tile')}, ${Math.round((100 * tiles) / total)} %`,
+    device: (name, { tiles, kernel, transfer }) =>
+      `${isolated(name)}: ${count(tiles, 'tile')}, ${duration(kernel)} of computing, ${duration(transfer)} of waiting for data`,
+    tile: (tile, { row, lastRow, col, lastCol }, piece, name) => {
+      const where = `Tile ${number(tile)}, rows ${strings.watch.range(row, lastRow)}, columns ${strings.watch.range(col, lastCol)}`;
+      if (!piece) return `${where}: not there yet`;
+      const when = piece.at === null ? '' : `, there after ${duration(piece.at)}`;
+      return `${where}: ${isolated(name)}, ${duration(piece.kernel)} of computing, ${duration(piece.transfer)} of waiting for data${when}`;
+    },
+    range: (first, last) => (first === last ? number(first) : `${number(first)}–${number(last)}`),
+    table: 'Tiles as a table',
+    tableShows: (shown, all) => (shown < all ? `The latest ${number(shown)} of ${number(all)} tiles.` : 'All tiles so far, the latest first.'),
+    columns: { tile: 'Tile', rows: 'Rows', cols: 'Columns', name: 'Device', at: 'There after', compute: 'Compute', transfer: 'Waiting' },
+    unknown: 'not known',
+    tooMany: (tiles, most) => `This job has ${number(tiles)} tiles; a map is drawn of up to ${number(most)}.`,
+    notHere: 'The node that served this page is gone, so it can not draw who computed what. The table below is up to date.',
+    failed: (why) => `The map can not be drawn: ${why}`,
+  },
+
+  stream: {
+    heading: 'Time of each device',
+    key: 'Full colour: computing. Pale: waiting for data. Empty: idle. A bar ends when its tile was safe on a disk.',
+    shares: (compute, transfer) => `${compute} % computing, ${transfer} % waiting`,
   },
 
   result: {

@@ -4,6 +4,9 @@ import { card, h, keyed, problemBox, setAttribute, setText, show, table } from '
 import { bytes, duration, number, rate } from './format.js';
 import { strings } from './strings.js';
 import { hasEnded, jobList } from './state.js';
+import { timeLeft } from './mosaic.js';
+import { mountStream } from './view-stream.js';
+import { mountWatch } from './view-watch.js';
 
 /** Jobs in the list at most; the node keeps them all. */
 const SHOWN_MAX = 50;
@@ -68,6 +71,9 @@ export function mountJob(root, actions) {
   const state = h('span', { id: 'job-state', class: 'state', role: 'status' });
   const progress = h('progress', { id: 'progress', max: 1, 'aria-label': strings.job.progress });
   const percent = h('span', { id: 'progress-text', class: 'numeric' });
+  const left = h('span', { id: 'time-left', class: 'quiet numeric' });
+  const watch = mountWatch(actions);
+  const stream = mountStream(actions);
   const error = h('p', { id: 'job-error', class: 'problem', role: 'alert', hidden: true });
   const problem = problemBox('job-problem');
   const facts = {};
@@ -93,15 +99,17 @@ export function mountJob(root, actions) {
     'section',
     { id: 'job', class: 'card', 'aria-labelledby': 'job-heading', hidden: true },
     h('div', { class: 'row spread' }, heading, h('div', { class: 'row' }, state, close)),
-    h('div', { class: 'row progress-row' }, progress, percent, cancel),
+    h('div', { class: 'row progress-row' }, progress, percent, left, cancel),
     error,
     problem.element,
     result,
+    watch.element,
     list,
     h('h3', {}, strings.job.contributions),
     none,
     h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(strings.job.contributions) }, contributions.element),
     leftOut,
+    stream.element,
     timeline,
   );
   root.append(section);
@@ -109,6 +117,8 @@ export function mountJob(root, actions) {
   const update = (page) => {
     const job = page.jobs[page.openJob];
     show(section, Boolean(job));
+    watch.update(page);
+    stream.update(page);
     if (!job) return;
     setAttribute(section, 'data-job', job.job);
     setText(heading, strings.job.heading(job));
@@ -116,6 +126,9 @@ export function mountJob(root, actions) {
     setAttribute(state, 'data-state', job.state);
     progress.value = share(job);
     setText(percent, `${Math.floor(100 * share(job))} %`);
+    const seconds = timeLeft(job);
+    show(left, seconds !== null);
+    setText(left, seconds === null ? '' : strings.job.left(seconds));
     setAttribute(section, 'data-state', job.state);
     const failed = job.failed?.length ? strings.jobs.failed(job.failed) : null;
     show(error, Boolean(job.error ?? failed));

@@ -37,6 +37,7 @@ pub mod memory;
 pub mod mtx;
 pub mod npy;
 pub mod number;
+pub mod picture;
 pub mod pio;
 #[cfg(test)]
 mod tests;

@@ -255,7 +255,7 @@ pub fn product(status: &JobStatus) -> Result<MatrixId, ApiError> {
 }
 
 /// Who can say something about a job.
-enum Place {
+pub(super) enum Place {
     /// This node coordinates it, or it has ended and is kept here.
     Here,
     /// The node at this address coordinates it.
@@ -274,7 +274,11 @@ enum Found {
     Lost(JobStatus),
 }
 
-async fn locate(call: &Call, job: JobId) -> Result<Place, ApiError> {
+/// Where to ask for a job.
+///
+/// # Errors
+/// Nobody who can be reached knows it, or its time is over.
+pub(super) async fn locate(call: &Call, job: JobId) -> Result<Place, ApiError> {
     let app = call.app();
     let known = app.job(job);
     // How it ended may not be on the disk yet.

@@ -327,7 +327,7 @@ pub fn not_offered(what: &str) -> ApiError {
     )
 }
 
-fn missing_matrix(id: MatrixId, missing: &Missing) -> ApiError {
+pub(super) fn missing_matrix(id: MatrixId, missing: &Missing) -> ApiError {
     match missing {
         Missing::Unknown => ApiError::new(
             404,

@@ -15,7 +15,7 @@ use warp::{Buf, Filter, Rejection};
 
 use super::accept::Peer;
 use super::call::{Body, Call, Web, clip};
-use super::{assets, jobs, matrices, reply, tiles, urls, ws};
+use super::{assets, jobs, join, matrices, mosaic, pictures, reply, tiles, urls, ws};
 use crate::error::ApiError;
 
 /// The most bytes of a registration.
@@ -30,6 +30,9 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
     let matrix = warp::path!("api" / "matrices" / String)
         .and(call.clone())
         .then(matrix_one);
+    let picture = warp::path!("api" / "matrices" / String / "picture")
+        .and(call.clone())
+        .then(matrix_picture);
     let jobs = warp::path!("api" / "jobs").and(call.clone()).then(jobs_all);
     let job = warp::path!("api" / "jobs" / String)
         .and(call.clone())
@@ -37,11 +40,15 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
     let result = warp::path!("api" / "jobs" / String / "result")
         .and(call.clone())
         .then(job_result);
+    let mosaic = warp::path!("api" / "jobs" / String / "tiles")
+        .and(call.clone())
+        .then(job_tiles);
     let tile = warp::path!("mesh" / "jobs" / String / "tiles" / String)
         .and(call.clone())
         .then(job_tile);
     let nodes = warp::path!("api" / "nodes").and(call.clone()).then(nodes);
     let info = warp::path!("api" / "info").and(call.clone()).then(info);
+    let join = warp::path!("api" / "join").and(call.clone()).then(joining);
     let register = warp::path!("nodes" / "register")
         .and(call.clone())
         .then(registered);
@@ -63,6 +70,7 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
         .or(tile)
         .unify()
         .boxed();
+    let views = picture.or(mosaic).unify().or(join).unify().boxed();
     let node = nodes
         .or(info)
         .unify()
@@ -74,6 +82,8 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
         .unify();
     let node = node.or(metrics).unify().boxed();
     api.or(node)
+        .unify()
+        .or(views)
         .unify()
         .or(page)
         .unify()
@@ -178,6 +188,18 @@ async fn job_one(job: String, call: Call) -> Response {
 
 async fn job_result(job: String, call: Call) -> Response {
     answer(jobs::result(call, job).await)
+}
+
+async fn matrix_picture(id: String, call: Call) -> Response {
+    answer(pictures::one(call, &id).await)
+}
+
+async fn job_tiles(job: String, call: Call) -> Response {
+    answer(mosaic::tiles(call, job).await)
+}
+
+async fn joining(call: Call) -> Response {
+    answer(join::links(&call))
 }
 
 async fn job_tile(job: String, tile: String, call: Call) -> Response {

@@ -23,6 +23,8 @@ const GROUP_BYTES: usize = 128 << 20;
 const LAZY: Duration = Duration::from_millis(10);
 /// See [`LAZY`].
 const LAZY_MAX: usize = 64;
+/// How long a connection waits for another.
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
 /// The oldest SQLite without the fault that could corrupt a database when its write-ahead log
 /// was reset.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -84,6 +86,10 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX holders_sum ON holders (row_sum(job, tile, device));
     CREATE INDEX moments_sum ON moments (row_sum(job, at, moment));
 ",
+    // For people only, so it is not in the row's sum.
+    "
+    ALTER TABLE tiles ADD COLUMN at_ms INTEGER;
+",
 ];
 /// The tables that have rows of jobs.
 pub(crate) const TABLES_OF_JOBS: [&str; 6] = [
@@ -106,7 +112,7 @@ pub(crate) fn open(path: &Path, has_blocks: bool) -> Result<Connection, StoreErr
     damage::check_log(&path.with_extension("db-wal"))?;
     let mut connection = Connection::open(path)?;
     damage::add_functions(&connection)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     damage::check_rows(&connection)?;

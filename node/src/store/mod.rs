@@ -36,6 +36,7 @@ mod expiry;
 mod group;
 mod jobs;
 mod layout;
+mod mosaic;
 mod reader;
 mod restore;
 mod source;
@@ -45,7 +46,7 @@ mod tests;
 mod tiles;
 mod transfer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -54,17 +55,20 @@ use bytes::Bytes;
 use futures_util::Stream;
 use gemmesh_protocol::id::MatrixId;
 use gemmesh_protocol::matrix::{Dtype, ElementType, Manifest};
+use gemmesh_protocol::tile::Rect;
 use rusqlite::params;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
 pub use error::{Missing, StoreError};
+pub use mosaic::{Mosaic, Piece as MosaicPiece};
 pub use reader::BlockReader;
 pub use stacks::{Piece, Stacked};
 
 use crate::error::ApiError;
 use crate::files::export::{self, Export};
 use crate::files::number::{self, Width};
+use crate::files::picture::{self, Picture};
 use crate::files::{self, Format, PIECE_BYTES, ReadOptions, Sink as _, Source as _, bands};
 use crate::os::wall;
 use catalog::Catalog;
@@ -89,6 +93,7 @@ struct Inner {
 struct Shared {
     catalog: Mutex<Catalog>,
     blocks: Arc<layout::Directory>,
+    database: PathBuf,
     budget: Arc<budget::Budget>,
     memory: u64,
     imports: Semaphore,
@@ -163,7 +168,8 @@ impl Store {
         layout::Directory::create(dir.to_owned())?;
         let lock = layout::DirectoryLock::take(dir)?;
         let blocks = Arc::new(layout::Directory::create(dir.join("blocks"))?);
-        let connection = db::open(&dir.join("store.db"), !blocks.is_empty()?)?;
+        let database = dir.join("store.db");
+        let connection = db::open(&database, !blocks.is_empty()?)?;
         let budget = budget::Budget::new(disk_budget);
         let counters = Arc::new(tiles::Counters::default());
         let catalog = catalog::load(&connection, &blocks, &budget, &counters)?;
@@ -173,6 +179,7 @@ impl Store {
         let shared = Arc::new(Shared {
             catalog: Mutex::new(catalog),
             blocks,
+            database,
             budget,
             memory: memory_budget / 4,
             imports: Semaphore::new(IMPORTS_MAX),
@@ -333,6 +340,29 @@ impl Store {
         let shared = self.shared().clone();
         blocking(move || {
             export::check(&mut source, format).map_err(|error| shared.noticed(id, error))?
+        })
+        .await
+    }
+
+    /// A window of the matrix `id` as a picture; see [`picture::draw`].
+    ///
+    /// # Errors
+    /// As [`Store::read_block`].
+    ///
+    /// # Panics
+    /// When the window is empty or not inside the matrix, or has no cell.
+    pub async fn picture(
+        &self,
+        id: MatrixId,
+        window: Rect,
+        height: usize,
+        width: usize,
+    ) -> Result<Picture, StoreError> {
+        let mut source = self.file(id).await?;
+        let shared = self.shared().clone();
+        blocking(move || {
+            picture::draw(&mut source, window, height, width)
+                .map_err(|error| shared.noticed(id, error))
         })
         .await
     }

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::layout::Directory;
 use super::{Missing, StoreError, lock, pack};
 use crate::files::{number, pio};
+use crate::os::wall;
 
 /// The file that takes the tiles of a job: C, laid out by its grid.
 #[derive(Debug)]
@@ -254,8 +255,8 @@ impl TileWrite {
     /// Records the tile, of a job that is here.
     pub(crate) fn record(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
         let mut insert = transaction.prepare_cached(
-            "INSERT INTO tiles (job, tile, device, work, hashes, bits, digest)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM jobs WHERE job = ?1)",
+            "INSERT INTO tiles (job, tile, device, work, hashes, bits, digest, at_ms)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM jobs WHERE job = ?1)",
         )?;
         let (job, done) = (&self.file.job.0[..], &self.done);
         insert.execute(params![
@@ -265,7 +266,8 @@ impl TileWrite {
             pack(&done.work),
             self.hashes,
             self.bits,
-            &self.digest.0[..]
+            &self.digest.0[..],
+            wall().0 as i64
         ])?;
         match &self.contributor {
             Some(record) => contributor(transaction, self.file.job, record),

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod group;
 mod limits;
+mod mosaic;
 mod replication;
 mod stacks;
 mod transfer;

@@ -458,7 +458,8 @@ async fn a_database_of_the_version_before_goes_on() {
     }
     connection
         .execute_batch(
-            "ALTER TABLE tiles DROP COLUMN digest; DROP TABLE recorded; DROP TABLE holders;
+            "ALTER TABLE tiles DROP COLUMN digest; ALTER TABLE tiles DROP COLUMN at_ms;
+             DROP TABLE recorded; DROP TABLE holders;
              DROP TABLE moments; PRAGMA user_version = 1",
         )
         .unwrap();
