@@ -68,6 +68,16 @@ export function matrixUrl(id, format) {
   return `/api/matrices/${id}?format=${format}`;
 }
 
+/** A window of a matrix in at most `height` × `width` cells. */
+export async function picture(id, { row, col, rows, cols }, height, width) {
+  return (await request(`/api/matrices/${id}/picture?${new URLSearchParams({ row, col, rows, cols, height, width })}`)).json();
+}
+
+/** The URLs of the node's page and their QR codes. */
+export async function joining() {
+  return (await request('/api/join')).json();
+}
+
 /** The result of a job as nested arrays. */
 export async function resultJson(id) {
   return (await request(resultUrl(id, 'json'))).json();

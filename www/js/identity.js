@@ -7,6 +7,7 @@ import { browserNames } from './feature-detect.js';
 const SEED = 'gemmesh.seed';
 const NAME = 'gemmesh.name';
 const OWN = 'gemmesh.own';
+const PRODUCTS = 'gemmesh.products';
 
 /** 32 random bytes; the device's id is their hash. */
 export function seed() {
@@ -47,6 +48,21 @@ export function ownJobs() {
 /** Remembers them. */
 export function rememberOwnJobs(ids) {
   write('sessionStorage', OWN, JSON.stringify(ids));
+}
+
+/** What this tab asked for with its jobs: id → product. */
+export function products() {
+  try {
+    const known = JSON.parse(read('sessionStorage', PRODUCTS) ?? '{}');
+    return known && typeof known === 'object' && !Array.isArray(known) ? known : {};
+  } catch {
+    return {};
+  }
+}
+
+/** Remembers it. */
+export function rememberProducts(known) {
+  write('sessionStorage', PRODUCTS, JSON.stringify(known));
 }
 
 function hex(bytes) {

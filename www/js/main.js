@@ -5,7 +5,9 @@ import * as api from './api.js';
 import { detectBuild, hardwareThreads, isHandheld } from './feature-detect.js';
 import * as identity from './identity.js';
 import { checkForm, newSeed, randomCells, randomNpy, readCells } from './matrix-input.js';
+import { EDGE, firstWindow } from './heat.js';
 import { TILES_MAX } from './mosaic.js';
+import { commandLine, numpyCode } from './snippets.js';
 import { GRID_MAX, hasEnded, initialState, reduce, shapeOf, sourceOf } from './state.js';
 import { strings } from './strings.js';
 import { mountContribution } from './view-contribution.js';
@@ -43,6 +45,7 @@ let state = initialState({
   handheld,
   build,
   own: identity.ownJobs(),
+  products: identity.products(),
 });
 
 // A snapshot for tests and for the curious; changing it changes nothing here.
@@ -79,6 +82,12 @@ const actions = {
   openJob: (job) => openJob(job, true),
   cancelJob,
   copyResult,
+  copyLink: (id, done) => copyText(linkTo(id), done),
+  copyCommand: (id, done) => copyText(commandLine(id, state.products[id], state.joining?.origin ?? location.origin), done),
+  copyNumpy: (id, done) => copyText(numpyCode(id, state.products[id], state.joining?.origin ?? location.origin), done),
+  runAgain: (id) => submit(state.products[id]).catch((error) => tellProblem(id, error)),
+  firstWindow: () => firstWindow(state.heat.whole.rows, state.heat.whole.cols),
+  lookAt,
   redraw: scheduleDraw,
 };
 
@@ -293,6 +302,7 @@ async function refresh() {
     tellDevices(devices);
     dispatch({ type: 'jobs', jobs });
     if (state.openJob) openJob(state.openJob, false);
+    dispatch({ type: 'joining', joining: await api.joining(), own: location });
   } catch (error) {
     log(error.message, 'warning');
   }
@@ -418,15 +428,21 @@ async function run() {
     for (operand of ['a', 'b']) product[operand] = await operandValue(form, operand);
     operand = null;
     dispatch({ type: 'submission', submission: { phase: 'submitting' } });
-    const { job: id } = await api.submit(product);
-    dispatch({ type: 'submitted', job: id });
-    identity.rememberOwnJobs(state.own);
-    log(strings.log.submitted(id));
-    await openJob(id, true);
-    if (state.connection.phase !== 'online') await follow(id);
+    await submit(product);
   } catch (error) {
     fail(error, operand);
   }
+}
+
+/** Submits a product, as the API takes it, and opens its job. */
+async function submit(product) {
+  const { job: id } = await api.submit(product);
+  dispatch({ type: 'submitted', job: id, product });
+  identity.rememberOwnJobs(state.own);
+  identity.rememberProducts(state.products);
+  log(strings.log.submitted(id));
+  await openJob(id, true);
+  if (state.connection.phase !== 'online') await follow(id);
 }
 
 /** What the API takes as an operand: nested arrays for cells, else the id of a matrix. */
@@ -454,15 +470,18 @@ function fail(error, operand) {
 
 async function openJob(id, focus) {
   dispatch({ type: 'open', job: id });
+  showInAddress(id);
   if (!id) return;
   try {
     if (!state.connection.moved) tellJob(await api.job(id));
     const known = state.jobs[id];
     if (known?.state === 'done' && !state.result) await loadResult(known);
   } catch (error) {
+    // Who came by a link wants to know.
+    if (!state.jobs[id]) dispatch({ type: 'lost', job: id, problem: { message: error.message, hint: error.hint } });
     log(error.message, 'warning');
   }
-  if (focus) {
+  if (focus && state.jobs[id]) {
     draw();
     job.section.scrollIntoView({ block: 'nearest' });
     job.focus();
@@ -505,6 +524,54 @@ async function follow(id) {
   }
 }
 
+/** The job that the address names, or null. */
+function jobInAddress() {
+  return /^#job=([0-9a-f]{32})$/.exec(location.hash)?.[1] ?? null;
+}
+
+function showInAddress(id) {
+  const wanted = id ? `#job=${id}` : '';
+  if (location.hash !== wanted) history.replaceState(null, '', wanted || location.pathname + location.search);
+}
+
+/** Where others see a job: this page's address, or that of the node if this one leads nowhere from there. */
+function linkTo(id) {
+  return `${state.joining?.origin ?? location.origin}/#job=${id}`;
+}
+
+window.addEventListener('hashchange', () => {
+  const id = jobInAddress();
+  if (id && id !== state.openJob) openJob(id, true);
+});
+
+/** The window that is to be looked at next, while a picture is on its way. */
+let wantedWindow = null;
+let drawingWindow = false;
+
+/** Shows another window of the result. */
+async function lookAt(window, cells = EDGE) {
+  const id = state.openJob;
+  const matrix = state.jobs[id]?.result;
+  dispatch({ type: 'heat', job: id, change: { window, loading: true } });
+  wantedWindow = window;
+  if (drawingWindow) return;
+  drawingWindow = true;
+  try {
+    while (wantedWindow && state.openJob === id) {
+      const next = wantedWindow;
+      wantedWindow = null;
+      const picture = await api.picture(matrix, next, cells, cells);
+      dispatch({ type: 'heat', job: id, change: { picture, problem: null, loading: false } });
+    }
+  } catch (error) {
+    dispatch({ type: 'heat', job: id, change: { problem: error.message, loading: false } });
+  } finally {
+    drawingWindow = false;
+  }
+  // Another job was opened meanwhile.
+  if (wantedWindow && state.openJob && state.openJob !== id && state.heat) lookAt(state.heat.window, cells);
+}
+
 async function loadResult({ job: id, rows, cols, products }) {
   // Each product of a batch has a file of its own.
   if (products) return;
@@ -513,6 +580,9 @@ async function loadResult({ job: id, rows, cols, products }) {
     dispatch({ type: 'result', result: { job: id, problem: strings.problem.elsewhere } });
     return;
   }
+  const whole = { rows, cols };
+  dispatch({ type: 'heat', job: id, change: { whole } });
+  lookAt(firstWindow(rows, cols), complete ? 1 : EDGE);
   try {
     const data = complete ? (await api.resultJson(id)).data : await api.corner(api.resultUrl(id, 'csv'), CORNER.rows, CORNER.cols);
     dispatch({ type: 'result', result: { job: id, rows: data, complete } });
@@ -527,24 +597,36 @@ async function cancelJob(id) {
     await api.cancel(id);
     tellJob(await api.job(id));
   } catch (error) {
-    dispatch({ type: 'open', job: id });
-    dispatch({ type: 'jobProblem', problem: { job: id, message: error.message, hint: error.hint } });
-    log(error.message, 'warning');
+    tellProblem(id, error);
   }
 }
 
-/** Copies the table as TSV. There is no clipboard API on plain http, but a selection can be copied. */
+function tellProblem(id, error) {
+  dispatch({ type: 'open', job: id });
+  dispatch({ type: 'jobProblem', problem: { job: id, message: error.message, hint: error.hint } });
+  log(error.message, 'warning');
+}
+
+/** Copies the table as TSV. */
 function copyResult(table, done) {
   const rows = Array.from(table.tBodies[0].rows, (row) => Array.from(row.cells, (cell) => cell.dataset.value));
+  copyText(rows.map((row) => row.join('\t')).join('\n'), done);
+}
+
+/** There is no clipboard API on plain http, but a selection can be copied. */
+function copyText(text, done) {
+  const before = document.activeElement;
   const field = document.createElement('textarea');
-  field.value = rows.map((row) => row.join('\t')).join('\n');
+  field.value = text;
   document.body.append(field);
   field.select();
   if (document.execCommand('copy')) done();
   field.remove();
+  before?.focus({ preventScroll: true });
 }
 
 draw();
 refresh();
+if (jobInAddress()) openJob(jobInAddress(), false);
 // Without a socket nothing tells what happens.
 if (!mesh) setInterval(refresh, REFRESH_MS);

@@ -9,6 +9,8 @@ export const GRID_MAX = 15;
 /** The longest dimension that a matrix may have. */
 export const DIMENSION_MAX = 2 ** 32;
 const LOG_MAX = 200;
+/** Own jobs that are remembered. */
+const OWN_MAX = 100;
 
 export function initialState(device) {
   return {
@@ -35,10 +37,18 @@ export function initialState(device) {
     palette: [],
     jobs: {},
     own: device.own ?? [],
+    /** What this tab asked for with its own jobs: id → product, as the API takes it. */
+    products: device.products ?? {},
     openJob: null,
+    /** A job that was asked for by its link and is not there: `{job, message, hint}`. */
+    lostJob: null,
+    /** `{alone, links: [{url, code}], origin}`: how other devices come here. */
+    joining: null,
     /** What went wrong with an action on a job: `{job, message, hint}`. */
     jobProblem: null,
     result: null,
+    /** What is shown of a large result, and the summary of any; see heat.js. */
+    heat: null,
     /** Who computed which tile of the open job; see mosaic.js. */
     mosaic: null,
     form: {
@@ -207,15 +217,26 @@ const handlers = {
     return { ...state, mosaic, palette: withDevices(state.palette, mosaic.devices.map(({ device }) => device)) };
   },
 
+  // How others come here: the address that this page was opened with, unless it is this machine's own name.
+  joining: (state, { joining: { alone, links }, own }) => {
+    const local = /^(localhost|127\.|\[::1\])/.test(own.hostname);
+    const origin = local && !alone && links[0] ? links[0].url.replace(/\/$/, '') : own.origin;
+    return { ...state, joining: { alone, links, origin } };
+  },
+
+  lost: (state, { job, problem }) => ({ ...state, openJob: null, lostJob: { job, ...problem } }),
+
   mosaicProblem: (state, { job, problem }) =>
     state.mosaic?.job === job ? { ...state, mosaic: { ...state.mosaic, problem } } : state,
 
-  submitted: (state, { job }) => ({
+  submitted: (state, { job, product }) => ({
     ...state,
-    own: [job, ...state.own].slice(0, 100),
+    own: [job, ...state.own].slice(0, OWN_MAX),
+    products: Object.fromEntries([[job, product], ...Object.entries(state.products)].slice(0, OWN_MAX)),
     openJob: job,
     jobProblem: null,
     mosaic: emptyMosaic(job),
+    heat: null,
     result: null,
     submission: { phase: 'idle', operand: null, percent: 0, problem: null },
   }),
@@ -225,10 +246,21 @@ const handlers = {
   open: (state, { job }) => ({
     ...state,
     openJob: job,
+    lostJob: null,
     jobProblem: null,
     mosaic: !job ? null : state.mosaic?.job === job ? state.mosaic : emptyMosaic(job),
+    heat: state.heat?.job === job ? state.heat : null,
     result: state.result?.job === job ? state.result : null,
   }),
+
+  // The first picture of a result is of all of it, or of the part that the summary is of then.
+  heat: (state, { job, change }) => {
+    if (job !== state.openJob) return state;
+    const before = state.heat?.job === job ? state.heat : { job, window: null, whole: null, picture: null, summary: null, loading: false, problem: null, sequence: 0 };
+    const { picture } = change;
+    const fresh = picture ? { sequence: before.sequence + 1, summary: before.summary ?? summaryOf(picture) } : {};
+    return { ...state, heat: { ...before, ...change, ...fresh } };
+  },
 
   result: (state, { result }) => (result.job === state.openJob ? { ...state, result } : state),
 
@@ -238,6 +270,10 @@ const handlers = {
     logCount: state.logCount + 1,
   }),
 };
+
+function summaryOf({ min, max, norm, nan, row, col, rows, cols }) {
+  return { min, max, norm, nan, row, col, rows, cols };
+}
 
 function withForm(state, change) {
   return {

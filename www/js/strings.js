@@ -266,6 +266,33 @@ export const strings = {
     copy: 'Copy',
     copied: 'Copied',
     more: '…',
+    corner: 'First values as a table',
+    figures: { norm: 'Norm', min: 'Least', max: 'Largest', nan: 'Not a number' },
+    none: 'none',
+    summaryOf: (rows, cols) => `Figures of the first ${rows} rows and ${cols} columns.`,
+  },
+
+  heat: {
+    map: 'Heat map of the result. Arrow keys go from cell to cell, with Shift they move the window; plus, minus and 0 zoom.',
+    hint: 'Point at the map for a value. Double-click or + to zoom in, drag to move.',
+    zoomIn: 'Zoom in',
+    zoomOut: 'Zoom out',
+    whole: 'All',
+    window: ({ row, col, rows, cols }, whole) =>
+      rows === whole.rows && cols === whole.cols
+        ? `all ${number(whole.rows)} × ${number(whole.cols)}`
+        : `rows ${strings.watch.range(row, row + rows - 1)} of ${number(whole.rows)}, columns ${strings.watch.range(col, col + cols - 1)} of ${number(whole.cols)}`,
+    value: (row, col, value) => `Row ${number(row)}, column ${number(col)}: ${value}`,
+    mean: (rows, cols, value) => `Rows ${rows}, columns ${cols}: mean ${value}`,
+  },
+
+  share: {
+    link: 'Copy link',
+    command: 'Copy as command',
+    numpy: 'Copy as NumPy',
+    copied: 'Copied',
+    again: 'Run again',
+    lost: 'This job can not be opened.',
   },
 
   log: {

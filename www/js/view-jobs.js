@@ -10,16 +10,20 @@ import { mountWatch } from './view-watch.js';
 
 /** Jobs in the list at most; the node keeps them all. */
 const SHOWN_MAX = 50;
+/** How long a button says that it has copied. */
+const COPIED_MS = 1_500;
 
 export function mountJobs(root, actions) {
   const list = h('ul', { id: 'jobs-list', class: 'jobs' });
   const empty = h('p', { class: 'quiet' }, strings.jobs.empty);
   const more = h('p', { class: 'quiet' });
-  root.append(card('jobs', strings.jobs.heading, empty, list, more));
+  const lost = problemBox('lost-job');
+  root.append(card('jobs', strings.jobs.heading, lost.element, empty, list, more));
 
   return (state) => {
     const jobs = jobList(state);
     const own = new Set(state.own);
+    lost.update(state.lostJob);
     show(empty, jobs.length === 0);
     show(more, jobs.length > SHOWN_MAX);
     setText(more, strings.jobs.more(jobs.length - SHOWN_MAX));
@@ -56,13 +60,13 @@ function updateItem(item, job, own, open) {
   setText(part('.state'), strings.jobs.state[job.state] ?? job.state);
   setAttribute(part('.state'), 'data-state', job.state);
   setAttribute(part('progress'), 'aria-label', `${title}: ${strings.job.progress}`);
-  part('progress').value = share(job);
+  part('progress').value = shareOf(job);
   const helped = strings.jobs.active(job.contributions.length);
   setText(part('.job-note'), hasEnded(job) ? `${strings.jobs.took(job.seconds)}, ${helped}` : `${strings.jobs.tiles(job.tiles_done, job.tiles_total)}, ${helped}`);
   show(part('.job-cancel'), !hasEnded(job));
 }
 
-function share(job) {
+function shareOf(job) {
   return job.tiles_total ? job.tiles_done / job.tiles_total : 0;
 }
 
@@ -95,6 +99,13 @@ export function mountJob(root, actions) {
   const cancel = h('button', { id: 'job-cancel', type: 'button', class: 'small', onclick: () => actions.cancelJob(section.dataset.job) }, strings.jobs.cancel);
   const close = h('button', { id: 'job-close', type: 'button', class: 'small', onclick: () => actions.openJob(null) }, strings.job.close);
   const result = h('div', { id: 'result' });
+  const again = h('button', { id: 'job-again', type: 'button', class: 'small', onclick: () => actions.runAgain(section.dataset.job) }, strings.share.again);
+  const copies = [
+    ['link', actions.copyLink],
+    ['command', actions.copyCommand],
+    ['numpy', actions.copyNumpy],
+  ].map(([name, copy]) => copyButton(`copy-${name}`, strings.share[name], (done) => copy(section.dataset.job, done)));
+  const share = h('div', { class: 'row share' }, again, ...copies);
   const section = h(
     'section',
     { id: 'job', class: 'card', 'aria-labelledby': 'job-heading', hidden: true },
@@ -102,6 +113,7 @@ export function mountJob(root, actions) {
     h('div', { class: 'row progress-row' }, progress, percent, left, cancel),
     error,
     problem.element,
+    share,
     result,
     watch.element,
     list,
@@ -124,8 +136,11 @@ export function mountJob(root, actions) {
     setText(heading, strings.job.heading(job));
     setText(state, strings.jobs.state[job.state] ?? job.state);
     setAttribute(state, 'data-state', job.state);
-    progress.value = share(job);
-    setText(percent, `${Math.floor(100 * share(job))} %`);
+    progress.value = shareOf(job);
+    setText(percent, `${Math.floor(100 * shareOf(job))} %`);
+    show(again, Boolean(page.products[job.job]) && hasEnded(job) && !page.connection.moved);
+    show(copies[1], !job.products);
+    show(copies[2], !job.products);
     const seconds = timeLeft(job);
     show(left, seconds !== null);
     setText(left, seconds === null ? '' : strings.job.left(seconds));
@@ -156,6 +171,21 @@ export function mountJob(root, actions) {
     show(cancel, !hasEnded(job));
   };
   return { update, result, focus: () => heading.focus({ preventScroll: true }), section };
+}
+
+/** A button that says for a moment that it has copied. */
+function copyButton(id, label, copy) {
+  const button = h('button', {
+    id,
+    type: 'button',
+    class: 'small',
+    onclick: () =>
+      copy(() => {
+        setText(button, strings.share.copied);
+        setTimeout(() => setText(button, label), COPIED_MS);
+      }),
+  }, label);
+  return button;
 }
 
 /** Who the plan leaves out, and why. */

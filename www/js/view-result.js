@@ -1,10 +1,11 @@
 // The product: all of it when it is small, else a corner, and downloads.
 
-import { h, problemBox, setText, show } from './dom.js';
-import { number } from './format.js';
+import { h, problemBox, setAttribute, setText, show } from './dom.js';
+import { element as shortNumber, number } from './format.js';
 import { pageElsewhere } from './state.js';
 import { strings } from './strings.js';
 import { resultUrl } from './api.js';
+import { mountHeat } from './view-heat.js';
 import { fillMatrix } from './view-matrix.js';
 
 const text = strings.result;
@@ -15,10 +16,20 @@ export function mountResult(root, actions) {
   const caption = h('caption');
   const body = h('tbody');
   const table = h('table', { id: 'result-table', class: 'result-table' }, caption, body);
+  const scroll = h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(text.heading) }, table);
+  const corner = h('details', { hidden: true }, h('summary', {}, text.corner));
   const links = Object.entries(text.formats).map(([format, label]) =>
     h('a', { id: `download-${format}`, class: 'button', 'data-format': format, download: true }, label),
   );
   const copy = h('button', { id: 'copy-result', type: 'button', onclick: () => actions.copyResult(table, () => setText(copy, text.copied)) }, text.copy);
+  const heat = mountHeat(actions);
+  const figures = Object.fromEntries(Object.keys(text.figures).map((name) => [name, h('dd', { id: `result-${name}` })]));
+  const summary = h(
+    'dl',
+    { id: 'summary', class: 'facts summary' },
+    ...Object.entries(figures).map(([name, value]) => h('div', { class: 'fact' }, h('dt', {}, text.figures[name]), value)),
+  );
+  const summaryOf = h('p', { class: 'quiet', hidden: true });
   const index = h('input', { id: 'result-index', type: 'number', min: 0, value: 0, oninput: () => actions.redraw() });
   const label = h('span');
   const which = h('label', { class: 'row', hidden: true }, label, index);
@@ -28,15 +39,22 @@ export function mountResult(root, actions) {
     h('h3', {}, text.heading),
     status,
     problem.element,
-    h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(text.heading) }, table),
+    summary,
+    summaryOf,
+    heat.element,
+    scroll,
+    corner,
     which,
     h('div', { class: 'row downloads' }, h('span', { class: 'quiet' }, text.download), ...links, copy),
   );
   root.append(part);
   let shown = null;
 
-  return ({ openJob, jobs, result, connection }) => {
+  return (page) => {
+    const { openJob, jobs, result, connection } = page;
     const job = jobs[openJob];
+    heat.update(page);
+    updateSummary(page.heat?.job === openJob ? page.heat : null);
     show(part, job?.state === 'done');
     if (job?.state !== 'done') {
       shown = null;
@@ -58,12 +76,30 @@ export function mountResult(root, actions) {
     problem.update(result?.problem);
     show(table, Boolean(result?.rows));
     show(copy, Boolean(result?.complete));
+    // A part of the values stands behind the heat map; all of them stand there at once.
+    const partial = Boolean(result?.rows) && !result.complete;
+    show(corner, partial);
+    if (partial !== (scroll.parentElement === corner)) partial ? corner.append(scroll) : corner.before(scroll);
     if (result === shown) return;
     shown = result;
     if (!result?.rows) return;
     setText(copy, text.copy);
     fill(body, caption, result, job);
   };
+
+  function updateSummary(heat) {
+    const known = heat?.summary;
+    show(summary, Boolean(known));
+    const part = known && (known.rows < heat.whole.rows || known.cols < heat.whole.cols);
+    show(summaryOf, Boolean(part));
+    if (!known) return;
+    if (part) setText(summaryOf, text.summaryOf(number(known.rows), number(known.cols)));
+    for (const name of ['min', 'max', 'norm']) {
+      setText(figures[name], known[name] === null ? text.none : shortNumber(Number(known[name])));
+      setAttribute(figures[name], 'title', known[name]);
+    }
+    setText(figures.nan, number(known.nan));
+  }
 }
 
 function fill(body, caption, { rows, complete }, job) {
