@@ -8,6 +8,7 @@ pub mod batch;
 mod bounded;
 mod cache;
 pub mod codec;
+pub mod coded;
 pub mod engine;
 pub mod forecast;
 mod holdings;

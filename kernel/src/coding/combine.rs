@@ -1,7 +1,7 @@
 //! Fields of at most 15 bits, and linear combinations of long vectors over them, at the speed of memory.
 //!
-//! Residues are 16-bit numbers, products of two are summed in 32 bits, and a sum is reduced when another product might
-//! not fit: for the largest primes after 8 of them.
+//! Residues are 16-bit numbers, products of two are summed in 32 bits, and a sum is reduced when another
+//! product might not fit: for the largest primes after 8 of them.
 
 use crate::arch::widest;
 use crate::field::Modulus;
@@ -59,7 +59,8 @@ impl Field {
     /// The canonical residue of an integer of magnitude at most min(2^31, p·2^20).
     ///
     /// The quotient is off by at most three roundings of 2^-24, of at most 2^20, before it is rounded to an
-    /// integer: 3/16. So what is left is below 0.7·p, or p/2 + 384 (2^31/p·3·2^-24 times p), and one step from its place.
+    /// integer: 3/16. So what is left is below 0.7·p, or p/2 + 384 (2^31/p·3·2^-24 times p), and one step
+    /// from its place.
     #[inline(always)]
     pub(super) fn reduce(&self, x: i32) -> i32 {
         // The low bits of 1.5·2^23 + x are x, rounded.

@@ -12,8 +12,8 @@
 //! z(α_j)·α_j^t is one of Vandermonde with rows scaled by numbers that are not 0.
 //!
 //! *All answers.* Let w(x) be the product of all x - β_i and x - α_j. Since h has a degree of at most
-//! p + N - 2 for N = p + 2T, the sum of h(x)/w'(x) over all roots of w is 0 (it is the coefficient of degree p + N - 1 of
-//! the polynomial of lower degree that goes through these values). With c_i = w'(β_i) this says
+//! p + N - 2 for N = p + 2T, the sum of h(x)/w'(x) over all roots of w is 0 (it is the coefficient of degree
+//! p + N - 1 of the polynomial of lower degree that goes through these values). With c_i = w'(β_i) this says
 //!
 //! ```text
 //! Σ A_i·B_i = -Σ_j h(α_j)/w'(α_j)

@@ -7,11 +7,11 @@
 //! This is the popular ± scheme made sound: entries are elements of a field, R and S are uniform in it, and a mask
 //! is used for one product and then gone ([`Masks`] can not be copied, and [`Masks::share`] consumes it). Either
 //! share alone is uniform, so it tells nothing about A and B. **Two devices that put their shares together know
-//! everything**, A and B themselves: (plus + minus)/2. So the two shares of a product must never meet on one device, and
-//! this scheme is no protection against colluders.
+//! everything**, A and B themselves: (plus + minus)/2. So the two shares of a product must never meet on one
+//! device, and this scheme is no protection against colluders.
 //!
-//! Cost: two products of the size of A·B elsewhere, and here R·S of the same size, which may be taken while nothing else is to
-//! do ([`Bank`]).
+//! Cost: two products of the size of A·B elsewhere, and here R·S of the same size, which may be taken while
+//! nothing else is to do ([`Bank`]).
 
 use alloc::vec::Vec;
 

@@ -231,8 +231,8 @@ impl Code {
     }
 
     /// Whether every set of R answers is known to decode. Otherwise nearly all do (200 were tried, and a
-    /// random one fails with probability of about 1/p), and [`Self::decoder`] says when one does not: with one answer
-    /// more there is another set.
+    /// random one fails with probability of about 1/p), and [`Self::decoder`] says when one does not: with
+    /// one answer more there is another set.
     pub fn every_set_decodes(&self) -> bool {
         self.every_set
     }
@@ -255,9 +255,9 @@ impl Code {
     /// `shares[j][e] = Σ_i c_ji·blocks[i][e] + Σ_t d_jt·masks[t][e]`, canonical.
     ///
     /// Blocks are in the order of their rows, then columns; elements are residues of magnitude at
-    /// most 2^14, canonical ones for example. There are T masks of [`uniform::fill`], for this factor of this product alone. All
-    /// slices are of one length. Cost: N·(blocks + T) multiply-adds and N reductions for each element of a
-    /// block, at the speed of memory.
+    /// most 2^14, canonical ones for example. There are T masks of [`uniform::fill`], for this factor of
+    /// this product alone. All slices are of one length. Cost: N·(blocks + T) multiply-adds and N reductions
+    /// for each element of a block, at the speed of memory.
     ///
     /// # Errors
     /// `Shape` if a number or a length is not right.

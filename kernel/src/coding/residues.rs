@@ -1,6 +1,7 @@
 //! Integers of any size as residues modulo several primes, and back.
 //!
-//! Back by digits of a mixed radix (Garner, *The Residue Number System*, IRE Trans. EC-8, 1959): with primes p_0, p_1, ..
+//! Back by digits of a mixed radix (Garner, *The Residue Number System*, IRE Trans. EC-8, 1959): with primes
+//! p_0, p_1, ..
 //!
 //! ```text
 //! x = v_0 + v_1·p_0 + v_2·p_0·p_1 + ..            |v_q| <= (p_q - 1)/2

@@ -1,5 +1,5 @@
-//! Attacks on the ± scheme as it is commonly written, with masks over the integers that are used again. Each succeeds
-//! against that scheme and gains nothing against the shares of this crate.
+//! Attacks on the ± scheme as it is commonly written, with masks over the integers that are used again. Each
+//! succeeds against that scheme and gains nothing against the shares of this crate.
 
 use gemmesh_kernel::coding::{Code, Field, Scheme, Side, uniform};
 
