@@ -4,9 +4,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use gemmesh_kernel::coding::residues::{Crt, from_integers, primes};
+use gemmesh_kernel::coding::share::Check;
+use gemmesh_kernel::coding::uniform::Entropy;
 use gemmesh_kernel::coding::{Code, Parameters, Scheme, Side};
 use gemmesh_kernel::exact::{output_bits, output_limbs};
-use gemmesh_kernel::{Class, Element, Placement, TileProduct, TileSpec};
+use gemmesh_kernel::{Class, Element, KernelError, Placement, TileProduct, TileSpec};
 
 use crate::clock::{Here, race};
 use crate::exact::integer_bytes;
@@ -21,7 +23,7 @@ const PRIME_BITS: u32 = 15;
 
 pub fn costs(budget: Duration) {
     let mut table = Table::new(
-        "shares of n × n numbers of 31 bits for T = 1, one thread: encoding A and B, decoding C, against copying\nas many bytes as are read and written, and against the plain exact product",
+        "shares of n × n numbers of 31 bits for T = 1, one thread: encoding A and B, decoding C, against copying\nas many bytes as are read and written; checking all answers; all against the plain exact product",
         &[
             "scheme, n",
             "primes",
@@ -31,6 +33,7 @@ pub fn costs(budget: Duration) {
             "decode ms",
             "copy ms",
             "back ms",
+            "checks ms",
             "product ms",
             "coding",
         ],
@@ -49,6 +52,22 @@ pub fn costs(budget: Duration) {
         ] {
             one(name, scheme, n, budget, &mut table);
         }
+    }
+}
+
+/// Bytes that are different enough for timing.
+struct Counter(u64);
+
+impl Entropy for Counter {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), KernelError> {
+        for bytes in bytes.chunks_mut(8) {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            bytes.copy_from_slice(&(self.0 >> 7).to_le_bytes()[..bytes.len()]);
+        }
+        Ok(())
     }
 }
 
@@ -102,6 +121,20 @@ fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table
     let mut integers = filled(limbs * n * n, |_| 0u64);
     let mut crt = Crt::new(&fields).unwrap();
     let mut back = Here(|| crt.integers(&planes, limbs, &mut integers).unwrap());
+    let [rows, inner, cols] = [0, 1, 2].map(|i| n.div_ceil(parameters.cut()[i]));
+    let (a, b) = (filled(rows * inner, |_| 3), filled(inner * cols, |_| 5));
+    let right = (15 * inner as i64 % i64::from(code.field().prime())) as u32;
+    let half = code.field().prime() / 2;
+    let right = if right > half {
+        right as i32 - code.field().prime() as i32
+    } else {
+        right as i32
+    };
+    let answer = filled(rows * cols, |_| right as i16);
+    let mut checks = Here(|| {
+        let check = Check::new(*code.field(), &b, [inner, cols], &mut Counter(1)).unwrap();
+        assert!(check.accepts(&a, &answer, rows));
+    });
     let spec = TileSpec {
         element: Element::Int {
             a_limbs: 1,
@@ -132,6 +165,7 @@ fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table
             &mut decode,
             &mut copy_answers,
             &mut back,
+            &mut checks,
             &mut product,
         ],
         budget,
@@ -144,11 +178,12 @@ fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table
         each * seconds[3],
         each * seconds[4],
         seconds[5],
+        each * set.len() as f64 * seconds[6],
     ];
     let coding = whole[0] + whole[1] + whole[3] + whole[5];
     let mut cells = vec![format!("{name}, {n}"), fields.len().to_string()];
     cells.extend(whole.iter().map(|seconds| format!("{:.2}", 1e3 * seconds)));
-    cells.push(format!("{:.1}", 1e3 * seconds[6]));
-    cells.push(format!("{:.2}", coding / seconds[6]));
+    cells.push(format!("{:.1}", 1e3 * seconds[7]));
+    cells.push(format!("{:.2}", coding / seconds[7]));
     table.row(cells);
 }

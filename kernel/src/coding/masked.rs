@@ -16,9 +16,10 @@
 use alloc::vec::Vec;
 
 use super::combine::{Field, combine};
+use super::share;
 use super::uniform::{self, Entropy};
-use crate::matrix::{KernelError, MatMut, MatRef, product, resize, same};
-use crate::modular::{self, Scratch};
+use crate::matrix::{KernelError, product, resize, same};
+use crate::modular::Scratch;
 
 /// The masks of one product of rows × inner by inner × cols, and their product. Used once.
 #[derive(Debug)]
@@ -52,20 +53,7 @@ impl Masks {
         let s = drawn(product("elements of B", &[inner, cols])?)?;
         let mut offset = Vec::new();
         resize(&mut offset, product("elements of C", &[rows, cols])?, 0)?;
-        let (left, right) = (as_words(&field, &r)?, as_words(&field, &s)?);
-        let mut words = Vec::new();
-        resize(&mut words, offset.len(), 0)?;
-        modular::matmul(
-            field.prime().into(),
-            false,
-            MatRef::row_major(&left, rows, inner)?,
-            MatRef::row_major(&right, inner, cols)?,
-            MatMut::row_major(&mut words, rows, cols)?,
-            scratch,
-        )?;
-        for (to, &word) in offset.iter_mut().zip(&words) {
-            *to = field.canonical(word as u32);
-        }
+        share::multiply(&field, &r, &s, shape, &mut offset, scratch)?;
         Ok(Self {
             field,
             shape,
@@ -102,18 +90,6 @@ impl Masks {
             offset: self.offset,
         })
     }
-}
-
-/// Residues from 0 to p - 1.
-fn as_words(field: &Field, residues: &[i16]) -> Result<Vec<u64>, KernelError> {
-    let mut words = Vec::new();
-    resize(&mut words, residues.len(), 0)?;
-    let p = i64::from(field.prime());
-    for (word, &x) in words.iter_mut().zip(residues) {
-        let x = i64::from(x);
-        *word = (if x < 0 { x + p } else { x }) as u64;
-    }
-    Ok(words)
 }
 
 /// The product of the masks of two shares.

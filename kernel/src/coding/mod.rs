@@ -24,8 +24,7 @@
 //!
 //! What is not hidden: the sizes, the prime, when and how often.
 //!
-//! Wrong answers are not found here ([`crate::verify`] does that); who knows which are wrong leaves them
-//! out, and decodes from others.
+//! Wrong answers are found by [`share::Check`]. They are left out, and the product is decoded from others.
 //!
 //! | module | holds |
 //! |---|---|
@@ -33,6 +32,8 @@
 //! | [`residues`] | integers of any size to residues modulo several primes and back |
 //! | [`fixed`] | floating-point numbers as integers, with an error bound |
 //! | [`uniform`] | masks from entropy |
+//! | [`share`] | the product of two shares, and its check |
+//! | [`whole`] | a product of integers from end to end |
 //! | [`cost`] | what a code costs |
 //!
 //! Sources: Makkonen, *Flexible Field Sizes in Secure Distributed Matrix Multiplication via Efficient
@@ -50,7 +51,9 @@ mod inner;
 mod linear;
 pub mod masked;
 pub mod residues;
+pub mod share;
 pub mod uniform;
+pub mod whole;
 
 use alloc::vec::Vec;
 

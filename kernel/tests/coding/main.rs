@@ -4,6 +4,7 @@ mod attacks;
 mod decoding;
 mod privacy;
 mod values;
+mod whole;
 
 use gemmesh_kernel::KernelError;
 use gemmesh_kernel::coding::uniform::Entropy;

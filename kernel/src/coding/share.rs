@@ -1,0 +1,170 @@
+//! What is done with one share: it is multiplied, and the answer is checked.
+
+use alloc::vec::Vec;
+
+use super::Field;
+use super::uniform::{self, Entropy};
+use crate::arch::widest;
+use crate::matrix::{KernelError, MatMut, MatRef, product, resize, same};
+use crate::modular::{self, Scratch};
+
+/// A wrong answer passes a check with a probability of at most 2^-60.
+const SURE_BITS: f64 = 60.0;
+
+/// Residues from 0 to p - 1.
+fn as_words(field: &Field, residues: &[i16]) -> Result<Vec<u64>, KernelError> {
+    let mut words = Vec::new();
+    resize(&mut words, residues.len(), 0)?;
+    let p = i64::from(field.prime());
+    for (word, &x) in words.iter_mut().zip(residues) {
+        let x = i64::from(x);
+        *word = (if x < 0 { x + p } else { x }) as u64;
+    }
+    Ok(words)
+}
+
+/// `c = a·b mod p`, canonical, for a of rows × inner and b of inner × cols, row-major residues from 1 - p to p - 1.
+/// Cost: one product of 16-bit numbers for primes below 2^12, up to three beyond ([`modular`]).
+///
+/// # Errors
+/// `Shape` if a length is not right; `Range` for an element that is no residue; `OutOfMemory`. c is
+/// then unchanged.
+pub fn multiply(
+    field: &Field,
+    a: &[i16],
+    b: &[i16],
+    [rows, inner, cols]: [usize; 3],
+    c: &mut [i16],
+    scratch: &mut Scratch,
+) -> Result<(), KernelError> {
+    same(
+        "elements of A",
+        product("elements of A", &[rows, inner])?,
+        a.len(),
+    )?;
+    same(
+        "elements of B",
+        product("elements of B", &[inner, cols])?,
+        b.len(),
+    )?;
+    same(
+        "elements of C",
+        product("elements of C", &[rows, cols])?,
+        c.len(),
+    )?;
+    let (left, right) = (as_words(field, a)?, as_words(field, b)?);
+    let mut words = Vec::new();
+    resize(&mut words, c.len(), 0)?;
+    modular::matmul(
+        field.prime().into(),
+        false,
+        MatRef::row_major(&left, rows, inner)?,
+        MatRef::row_major(&right, inner, cols)?,
+        MatMut::row_major(&mut words, rows, cols)?,
+        scratch,
+    )?;
+    for (to, &word) in c.iter_mut().zip(&words) {
+        *to = field.canonical(word as u32);
+    }
+    Ok(())
+}
+
+/// Secret vectors x_t, and B·x_t, for one share of B.
+///
+/// An answer C is accepted if C·x_t = A·(B·x_t) for all t. If C is not A·B, each equation holds by chance with
+/// a probability of 1/p (Freivalds, *Probabilistic Machines Can Use Less Running Time*, IFIP 1977), for
+/// whoever chose C without knowing the x_t; and there are so many that all hold with at most 2^-60.
+#[derive(Debug)]
+pub struct Check {
+    field: Field,
+    inner: usize,
+    cols: usize,
+    /// The vectors, one after the other.
+    x: Vec<i16>,
+    /// B·x_t.
+    y: Vec<i16>,
+}
+
+impl Check {
+    /// Draws vectors and multiplies the share of B, inner × cols and row-major. Cost: inner·cols
+    /// multiply-adds for each of ⌈60/log2 p⌉ vectors.
+    ///
+    /// # Errors
+    /// `Shape` if a length is not right; `Entropy`; `OutOfMemory`.
+    pub fn new(
+        field: Field,
+        b: &[i16],
+        [inner, cols]: [usize; 2],
+        entropy: &mut dyn Entropy,
+    ) -> Result<Self, KernelError> {
+        same(
+            "elements of B",
+            product("elements of B", &[inner, cols])?,
+            b.len(),
+        )?;
+        let trials = libm::ceil(SURE_BITS / libm::log2(f64::from(field.prime()))) as usize;
+        let (mut x, mut y) = (Vec::new(), Vec::new());
+        resize(&mut x, product("secret vectors", &[trials, cols])?, 0)?;
+        resize(&mut y, product("secret vectors", &[trials, inner])?, 0)?;
+        uniform::fill(&field, entropy, &mut x)?;
+        if inner > 0 && cols > 0 {
+            for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(inner)) {
+                for (y, row) in y.iter_mut().zip(b.chunks_exact(cols)) {
+                    *y = residue(&field, dot(row, x));
+                }
+            }
+        }
+        Ok(Self {
+            field,
+            inner,
+            cols,
+            x,
+            y,
+        })
+    }
+
+    /// Whether `c` is `a·b`, canonical: a is the share of A, rows × inner. Cost: rows·(inner + cols)
+    /// multiply-adds for each vector. After a rejection whoever made `c` has learnt something of the
+    /// vectors: draw others.
+    pub fn accepts(&self, a: &[i16], c: &[i16], rows: usize) -> bool {
+        let (Some(of_a), Some(of_c)) = (rows.checked_mul(self.inner), rows.checked_mul(self.cols))
+        else {
+            return false;
+        };
+        let half = (self.field.prime() / 2) as i16;
+        if a.len() != of_a || c.len() != of_c || !within(c, half) {
+            return false;
+        }
+        if self.inner == 0 || self.cols == 0 {
+            return c.iter().all(|&c| c == 0);
+        }
+        let vectors = || {
+            self.x
+                .chunks_exact(self.cols)
+                .zip(self.y.chunks_exact(self.inner))
+        };
+        let rows = a.chunks_exact(self.inner).zip(c.chunks_exact(self.cols));
+        let p = i64::from(self.field.prime());
+        rows.fold(true, |all, (a, c)| {
+            all & vectors().all(|(x, y)| (dot(c, x) - dot(a, y)) % p == 0)
+        })
+    }
+}
+
+/// The canonical residue of a sum.
+fn residue(field: &Field, sum: i64) -> i16 {
+    field.canonical(sum.rem_euclid(i64::from(field.prime())) as u32)
+}
+
+widest! {
+    /// Σ x·y: below 2^30 each, so exact for all that fits in memory.
+    fn dot(x: &[i16], y: &[i16]) -> i64 {
+        x.iter().zip(y).map(|(&x, &y)| i64::from(i32::from(x) * i32::from(y))).sum()
+    }
+}
+
+widest! {
+    fn within(x: &[i16], most: i16) -> bool {
+        x.iter().fold(true, |all, &x| all & (-most <= x) & (x <= most))
+    }
+}
