@@ -3,7 +3,7 @@
 #
 #   scripts/bootstrap.sh NEED...
 #
-# Needs: rust cc wasm browser firefox node netns python flint others cross nostd deny
+# Needs: rust cc wasm browser firefox node page netns python flint others cross nostd deny
 # What is there is only looked at, so a second run takes a moment. Cargo's tools go to .cache/tools in
 # the checkout, so that no program of the person's is replaced; system packages come from apt-get when
 # this is Debian and we are root. Otherwise it says what is missing and how to get it, and fails.
@@ -129,6 +129,17 @@ need_node() {
     has node && has npm || packages "Node.js or npm is missing (the tests of the page and one benchmark need them)" nodejs npm
 }
 
+# What checks the page's modules and its accessibility, of exactly the versions of the lock file.
+need_page() {
+    need_node
+    local page=tests/page stamp=tests/page/node_modules/.gemmesh-lock
+    cmp -s "$page/package-lock.json" "$stamp" && return
+    say "installing what checks the page into $page/node_modules"
+    npm ci --prefix "$page" --no-audit --no-fund --ignore-scripts --loglevel error >&2 ||
+        fail "What checks the page could not be installed into $page." "Check the connection and try again."
+    cp "$page/package-lock.json" "$stamp"
+}
+
 need_netns() {
     has ip && has nft || packages "ip or nft is missing" iproute2 nftables
 }
@@ -194,7 +205,7 @@ need_deny() {
 
 for need in "$@"; do
     case $need in
-        rust | cc | wasm | browser | firefox | node | netns | python | flint | others | cross | nostd | deny) "need_$need" ;;
-        *) fail "no such need: $need" "One of: rust cc wasm browser firefox node netns python flint others cross nostd deny." ;;
+        rust | cc | wasm | browser | firefox | node | page | netns | python | flint | others | cross | nostd | deny) "need_$need" ;;
+        *) fail "no such need: $need" "One of: rust cc wasm browser firefox node page netns python flint others cross nostd deny." ;;
     esac
 done

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-scripts/bootstrap.sh rust cc nostd deny
+scripts/bootstrap.sh rust cc nostd deny page
 
 check() {
     local name=$1
@@ -34,6 +34,10 @@ for features in "" +simd128 +simd128,+relaxed-simd; do
     check "kernel without std, wasm ${features:-without simd}" env RUSTFLAGS="${features:+-C target-feature=$features}" \
         cargo build -p gemmesh-kernel --no-default-features --target wasm32-unknown-unknown --locked --quiet
 done
+check "types of the page" tests/page/node_modules/.bin/tsc -p tests/page/tsconfig.json
+check "lints of the page" tests/page/node_modules/.bin/eslint --config tests/page/eslint.config.mjs www/js
+check "bytes of the page" cargo test -p gemmesh --lib --locked --quiet a_phone_loads_little -- --nocapture
+grep -o "the page and one kernel.*" target/verify.log || true
 check "unsafe only in the kernel" bash -c '! grep -rnE --include=*.rs "\bunsafe\b *(\{|fn|impl|extern)|allow\(unsafe_code" protocol node wasm-worker tests'
 check "licences, bans, sources" cargo deny --locked check --hide-inclusion-graph licenses bans sources
 # The database of advisories is a repository of its own, which not every network reaches.

@@ -25,3 +25,21 @@ pub fn show(browser: &Browser, url: &str) {
         "return window.gemmesh?.connection.phase === 'online'",
     );
 }
+
+/// What axe-core finds wrong with the page as it is now, one line each.
+///
+/// # Panics
+/// When it is not installed.
+pub fn axe(browser: &Browser) -> String {
+    let path = crate::root().join("tests/page/node_modules/axe-core/axe.min.js");
+    let axe = std::fs::read_to_string(&path);
+    let axe = axe.expect("no axe-core: `make test` installs it, or scripts/bootstrap.sh page");
+    browser.script(&axe, &[]);
+    let found = browser.script(
+        "return axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => \
+           violations.map(({ id, help, nodes }) => \
+             `${id}: ${help}: ${nodes.map(({ target }) => target.join(' ')).join(', ')}`).join('\\n'))",
+        &[],
+    );
+    found.as_str().expect("a text").to_owned()
+}

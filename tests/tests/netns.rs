@@ -31,6 +31,17 @@ fn two_nodes_and_a_browser_find_each_other_and_share_a_job_of_the_page() {
     let page = open_page(&browser, &red, "");
     await_mesh(&[&red, &blue], 1);
     assert_eq!(browser.script("return isSecureContext", &[]), json!(false));
+    // Whoever is shown the code comes to the address that others reach.
+    browser.click("#add-device");
+    browser.await_script(
+        "the address of the node",
+        PAGE_LIMIT,
+        &format!(
+            "const code = document.querySelector('#qr'); return code.checkVisibility() && code.width > 200 && document.querySelector('#join-url').href === 'http://{}/'",
+            red.api.address
+        ),
+    );
+    browser.click("#join-close");
     let page_name = page["name"].as_str().expect("a name").to_owned();
 
     // Long enough that it is not over before the page has its first blocks.

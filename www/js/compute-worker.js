@@ -63,7 +63,7 @@ function slab({ sequence, spec, first, last, depth, a, b, buffer, into }) {
     const result = last ? new Uint8Array(into, 0, task.resultBytes()) : undefined;
     if (last) task.finish(result);
     // The buffer goes back for the next slab.
-    postMessage({ type: 'slabDone', sequence, kernelMs, result, buffer }, last ? [buffer, into] : [buffer]);
+    postMessage({ type: 'slabDone', sequence, kernelMs, result, buffer }, { transfer: last ? [buffer, into] : [buffer] });
   } catch (error) {
     // A trap leaves the instance unusable, so the pool makes a new one.
     postMessage({ type: 'slabFailed', message: String(error?.message ?? error) });

@@ -14,9 +14,12 @@ export function count(value, noun) {
   return `${number(value)} ${noun}${value === 1 ? '' : 's'}`;
 }
 
+/** @type {[number, string][]} */
+const SCALES = [[1e15, 'P'], [1e12, 'T'], [1e9, 'G'], [1e6, 'M']];
+
 /** 2.5e9 → "2.5 G". */
 export function scaled(value) {
-  for (const [unit, name] of [[1e15, 'P'], [1e12, 'T'], [1e9, 'G'], [1e6, 'M']]) {
+  for (const [unit, name] of SCALES) {
     if (value >= unit) return `${three.format(value / unit)} ${name}`;
   }
   return integer.format(value);

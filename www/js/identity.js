@@ -69,6 +69,7 @@ function hex(bytes) {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
+/** @param {'localStorage' | 'sessionStorage'} storage */
 function read(storage, key) {
   try {
     return window[storage].getItem(key);
@@ -77,6 +78,7 @@ function read(storage, key) {
   }
 }
 
+/** @param {'localStorage' | 'sessionStorage'} storage */
 function write(storage, key, value) {
   try {
     if (value === '') window[storage].removeItem(key);

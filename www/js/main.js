@@ -7,6 +7,7 @@ import * as identity from './identity.js';
 import { checkForm, newSeed, randomCells, randomNpy, readCells } from './matrix-input.js';
 import { EDGE, firstWindow } from './heat.js';
 import { TILES_MAX } from './mosaic.js';
+import { questionOf } from './outlook.js';
 import { commandLine, numpyCode } from './snippets.js';
 import { GRID_MAX, hasEnded, initialState, reduce, shapeOf, sourceOf } from './state.js';
 import { strings } from './strings.js';
@@ -14,6 +15,7 @@ import { mountContribution } from './view-contribution.js';
 import { mountDevices } from './view-devices.js';
 import { mountHeader } from './view-header.js';
 import { mountJob, mountJobs } from './view-jobs.js';
+import { mountJoin } from './view-join.js';
 import { mountLog } from './view-log.js';
 import { mountMultiply } from './view-multiply.js';
 import { mountResult } from './view-result.js';
@@ -29,6 +31,8 @@ const WAIT_S = 20;
 const DUPLICATE_MS = 2_500;
 /** How often a page that can not compute asks for news. */
 const REFRESH_MS = 5_000;
+/** How long the form rests before the node is asked about it. */
+const REST_MS = 300;
 /** How often a batch is asked for while its parts have news, at most. */
 const BATCH_MS = 500;
 
@@ -52,7 +56,9 @@ let state = initialState({
 Object.defineProperty(window, 'gemmesh', { get: () => structuredClone(state) });
 
 function dispatch(event) {
+  const { form } = state;
   state = reduce(state, event);
+  if (state.form !== form) consider();
   scheduleDraw();
 }
 
@@ -68,6 +74,9 @@ const actions = {
   rename,
   setThreads,
   togglePause,
+  toggleLeave,
+  addDevice: () => join.open(),
+  copyUrl: copyText,
   bench,
   setDimension: (name, value) => dispatch({ type: 'dimension', name, value }),
   setPreset,
@@ -91,9 +100,11 @@ const actions = {
   redraw: scheduleDraw,
 };
 
+const join = mountJoin(document.body, actions);
 const job = mountJob(place('job-place'), actions);
 // A file that misses both operands is not to replace the page.
 acceptDrops(document.documentElement, (files) => setFiles(state.form.a.file ? 'b' : 'a', files));
+/** @type {((page: any) => void)[]} */
 const views = [
   mountHeader(place('header'), actions),
   mountContribution(place('contribution-place'), actions),
@@ -103,6 +114,7 @@ const views = [
   mountDevices(place('devices-place')),
   mountJobs(place('jobs-place'), actions),
   mountLog(place('log-place')),
+  join.update,
 ];
 
 let drawing = false;
@@ -147,6 +159,8 @@ const fromMesh = {
   },
 
   state({ contribution }) {
+    // It may have been under way when the person left.
+    if (state.me.left) return;
     tellConnection(contribution);
     const { tiles, rows, operations, kernel_ms: kernelMs, busy_ms: busyMs, mflops, last } = contribution;
     dispatch({
@@ -349,12 +363,38 @@ function togglePause() {
   tellMesh({ type: 'configure', paused });
 }
 
+function toggleLeave() {
+  const left = !state.me.left;
+  dispatch({ type: 'me', change: { left, computing: 0 } });
+  dispatch({ type: 'connection', phase: left ? 'left' : 'connecting' });
+  log(left ? strings.log.leftMesh : strings.log.rejoined);
+  tellMesh({ type: left ? 'leave' : 'rejoin' });
+}
+
 function bench() {
   dispatch({ type: 'me', change: { bench: { running: true } } });
   tellMesh({ type: 'bench' });
 }
 
 // What people multiply.
+
+let considering = null;
+
+/** Asks for a prediction once the form has rested for a moment. */
+function consider() {
+  clearTimeout(considering);
+  const question = questionOf(state.form);
+  if (!question) return void (state.outlook && dispatch({ type: 'outlook', outlook: null }));
+  considering = setTimeout(async () => {
+    try {
+      dispatch({ type: 'outlook', outlook: await api.submit(question) });
+    } catch (error) {
+      // The form itself says what is wrong with it.
+      log(error.message, 'warning');
+      dispatch({ type: 'outlook', outlook: null });
+    }
+  }, REST_MS);
+}
 
 function setPreset(preset) {
   dispatch({ type: 'preset', preset });
@@ -622,11 +662,11 @@ function copyText(text, done) {
   field.select();
   if (document.execCommand('copy')) done();
   field.remove();
-  before?.focus({ preventScroll: true });
+  if (before instanceof HTMLElement) before.focus({ preventScroll: true });
 }
 
 draw();
 refresh();
 if (jobInAddress()) openJob(jobInAddress(), false);
 // Without a socket nothing tells what happens.
-if (!mesh) setInterval(refresh, REFRESH_MS);
+setInterval(() => (!mesh || state.me.left) && refresh(), REFRESH_MS);

@@ -129,6 +129,7 @@ export function newSeed() {
  */
 export async function randomNpy(rows, cols, dtype, seed, progress) {
   const kind = dtype === 'int' ? '<i8' : dtype === 'f32' ? '<f4' : '<f8';
+  /** @type {BlobPart[]} */
   const parts = [npyHeader(kind, rows, cols)];
   const total = rows * cols;
   const next = generator(seed);

@@ -33,6 +33,9 @@ let others = [];
 /** What earlier sessions of this page computed. */
 let earlier = { tiles: 0, rows: 0, operations: 0, computed: 0, kernel_ms: 0, busy_ms: 0, last: null };
 
+/** The frame whose actions are being carried out. */
+let receivedBytes = null;
+
 /** Open and opening links: number → { socket, address, opened }. */
 const links = new Map();
 /** Blocks: id → bytes. */
@@ -43,7 +46,7 @@ const payloads = new Map();
 const results = new Map();
 
 onmessage = ({ data }) => {
-  const handler = { start, configure, bench, identity, wake, sleep, reconnect, leave }[data.type];
+  const handler = { start, configure, bench, identity, wake, sleep, reconnect, leave, rejoin }[data.type];
   handler(data);
 };
 
@@ -214,6 +217,13 @@ function leave() {
   close({ goodbye: true });
 }
 
+/** The person who left comes back. */
+function rejoin() {
+  if (session || !settings.mesh) return;
+  away = false;
+  open();
+}
+
 function beat() {
   const now = Date.now();
   const slept = now - lastBeat > JUMP_MS;
@@ -287,7 +297,7 @@ const carryOut = {
   },
 
   payload({ payload, offset }) {
-    payloads.set(payload, received.bytes.subarray(offset));
+    payloads.set(payload, receivedBytes.subarray(offset));
   },
 
   keep({ payload, block }) {
@@ -332,17 +342,17 @@ function joined(header, bytes) {
 /** A frame; its bytes stay reachable while its actions are carried out. */
 function received(number, data) {
   if (!links.has(number)) return;
-  received.bytes = new Uint8Array(data);
+  receivedBytes = new Uint8Array(data);
   let actions;
   try {
-    actions = session.frame(number, received.bytes, performance.now());
+    actions = session.frame(number, receivedBytes, performance.now());
   } catch (error) {
     say({ type: 'refused', reason: String(error?.message ?? error) });
     gone(number);
     return;
   }
   run(actions);
-  received.bytes = null;
+  receivedBytes = null;
 }
 
 /** A link is gone or was never there. */

@@ -12,7 +12,7 @@ function python(value) {
 }
 
 /** Lines of Python that put operand `name` into a variable; null when the page does not know it. */
-function operand(name, value, origin) {
+function operand(name, value) {
   if (Array.isArray(value)) {
     const rows = value.map((row) => `[${row.map(python).join(', ')}]`);
     return `${name} = np.array([${rows.join(',\n' + ' '.repeat(name.length + 13))}])`;
@@ -38,7 +38,7 @@ export function commandLine(job, product, origin) {
 
 /** NumPy code that gets the result of a job, and compares it with `a @ b` when `product` is known. */
 export function numpyCode(job, product, origin) {
-  const operands = product ? ['a', 'b'].map((name) => operand(name, product[name], origin)) : [];
+  const operands = product ? ['a', 'b'].map((name) => operand(name, product[name])) : [];
   const known = operands.length === 2 && operands.every(Boolean);
   return [
     'import io, urllib.request',

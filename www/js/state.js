@@ -24,6 +24,7 @@ export function initialState(device) {
       handheld: device.handheld,
       paused: false,
       away: false,
+      left: false,
       computing: 0,
       build: device.build,
       mflops: null,
@@ -62,6 +63,8 @@ export function initialState(device) {
       a: typed(['1', '2', '3', '4', '5', '6'], 3),
       b: typed(['7', '8', '9', '10', '11', '12'], 2),
     },
+    /** What the node predicts of the product in the form: `{question, told}`. */
+    outlook: null,
     submission: { phase: 'idle', operand: null, percent: 0, problem: null },
     log: [],
     logCount: 0,
@@ -107,7 +110,7 @@ export function jobList(state) {
   const own = new Set(state.own);
   return Object.values(state.jobs).sort(
     (x, y) =>
-      own.has(y.job) - own.has(x.job) || (x.submitted < y.submitted ? 1 : x.submitted > y.submitted ? -1 : 0),
+      Number(own.has(y.job)) - Number(own.has(x.job)) || (x.submitted < y.submitted ? 1 : x.submitted > y.submitted ? -1 : 0),
   );
 }
 
@@ -115,7 +118,9 @@ export function jobList(state) {
 export function deviceList({ devices, me, connection }) {
   const rank = ({ device, state: now }) =>
     device === me.device ? 0 : device === connection.node?.device ? 1 : now === 'lost' ? 3 : 2;
-  return [...devices].sort((x, y) => rank(x) - rank(y) || x.name.localeCompare(y.name, 'en', { numeric: true }) || (x.device < y.device ? -1 : 1));
+  // Who has just left is not on the list of those that it no longer hears.
+  const now = devices.map((entry) => (me.left && entry.device === me.device ? { ...entry, state: 'lost' } : entry));
+  return now.sort((x, y) => rank(x) - rank(y) || x.name.localeCompare(y.name, 'en', { numeric: true }) || (x.device < y.device ? -1 : 1));
 }
 
 /** A job's state is final. */
@@ -159,7 +164,7 @@ const handlers = {
   },
 
   jobs: (state, { jobs }) => {
-    let next = jobs.reduce((before, job) => handlers.job(before, { job }), state);
+    const next = jobs.reduce((before, job) => handlers.job(before, { job }), state);
     // What the node no longer lists has expired, unless this page just submitted it.
     const listed = new Set([...jobs.map((job) => job.job), ...state.own, state.openJob]);
     const kept = Object.entries(next.jobs).filter(([id]) => listed.has(id));
@@ -223,6 +228,8 @@ const handlers = {
     const origin = local && !alone && links[0] ? links[0].url.replace(/\/$/, '') : own.origin;
     return { ...state, joining: { alone, links, origin } };
   },
+
+  outlook: (state, { outlook }) => ({ ...state, outlook }),
 
   lost: (state, { job, problem }) => ({ ...state, openJob: null, lostJob: { job, ...problem } }),
 

@@ -1,6 +1,6 @@
 // Every text that a person reads, in one place. Functions take what varies.
 
-import { count, duration, isolated, number } from './format.js';
+import { bytes, count, duration, isolated, number, scaled } from './format.js';
 
 export const strings = {
   title: 'gemmesh',
@@ -11,6 +11,7 @@ export const strings = {
     connecting: 'Connecting…',
     online: 'Connected',
     away: 'Asleep while hidden',
+    left: 'Left the mesh',
     unsupported: 'This browser can not compute',
     waiting: 'Node not reachable',
     nextTry: (seconds) => (seconds > 0 ? `next try in ${seconds} s` : 'trying…'),
@@ -25,12 +26,27 @@ export const strings = {
     openMoved: 'Open its page',
   },
 
+  join: {
+    open: 'Add a device',
+    heading: 'Add a device',
+    how: 'In the same network, scan the code with the camera or type the address into any browser. It helps as soon as the page is open.',
+    code: (url) => `QR code of ${url}`,
+    others: 'Other addresses of this node',
+    copy: 'Copy address',
+    copied: 'Copied',
+    close: 'Close',
+    unknown: 'The node does not answer, so its address is not known.',
+    moved: 'The node that served this page is gone. Open the page of the node at the top, and add devices there.',
+    alone: 'Only this machine reaches this node: it is bound to it, or there is no network. Connect to a network, and start the node without --bind.',
+  },
+
   contribution: {
     heading: 'My Node Contribution',
     status: {
       starting: 'Measuring this device…',
       offline: 'Waiting for the node',
       away: 'Asleep while hidden',
+      left: 'Left the mesh',
       paused: 'Paused',
       computing: 'Computing',
       ready: 'Ready for work',
@@ -53,6 +69,8 @@ export const strings = {
     name: 'Name of this device',
     threads: 'Threads',
     threadsOf: (threads, most) => `${threads} of ${most}`,
+    leave: 'Leave',
+    rejoin: 'Join again',
     pause: 'Pause',
     resume: 'Resume',
     speed: (mflops, limit, build) =>
@@ -116,6 +134,12 @@ export const strings = {
     file: (name, shape, dtype) => `${isolated(name)}: ${shape}, ${dtype}`,
     previewLabel: (operand) => `Start of ${operand.toUpperCase()}`,
     preview: (complete) => (complete ? 'All of it' : 'Its upper left corner'),
+    needs: ({ rows, cols, bytes: size, operations }) => `C will be ${number(rows)} × ${number(cols)}. All three matrices take ${bytes(size)}; ${scaled(operations)} operations.`,
+    atLeast: (seconds, devices) => `${devices === 1 ? 'The one device here computes' : `The ${count(devices, 'device')} here compute`} that in about ${duration(seconds)}, and data has to travel.`,
+    moment: 'It takes a moment.',
+    nobody: 'Nobody computes at the moment.',
+    predicted: (seconds, helpers, alone) =>
+      `Predicted: ${duration(seconds)} with ${count(helpers, 'device')}${alone !== null && helpers > 1 ? `, ${duration(alone)} on the node alone` : ''}.`,
     gridHint: 'Arrow keys move between cells, a pasted table fills from the cell you are in, empty cells are 0.',
   },
 
@@ -301,6 +325,8 @@ export const strings = {
     moved: (node) => `Moved to ${isolated(node)}; the work goes on`,
     disconnected: 'Connection to the node lost',
     refused: (text) => `Refused: ${text}`,
+    leftMesh: 'This page has left the mesh and computes nothing more',
+    rejoined: 'This page joins the mesh again',
     newId: 'Another page has the id of this one; this page took a new id',
     joined: (name) => `${isolated(name)} joined`,
     left: (name) => `${isolated(name)} was lost`,

@@ -48,7 +48,7 @@ export class TileMap {
       else this.#fading.set(tile, { colour: colours[device], alpha, since: now });
     }
     this.#drawn = pieces.length;
-    if (this.#fading.size) this.#frame ??= requestAnimationFrame((time) => this.#fade(time));
+    if (this.#fading.size && this.#frame === null) this.#frame = requestAnimationFrame((time) => this.#fade(time));
   }
 
   /** The tile at a place on the canvas in pixels of the page, or null. */

@@ -32,6 +32,7 @@ export function mountContribution(root, actions) {
   });
   const threadsText = h('output', { id: 'threads-value', for: 'threads' });
   const pause = h('button', { id: 'pause', type: 'button', onclick: actions.togglePause });
+  const leave = h('button', { id: 'leave', type: 'button', onclick: actions.toggleLeave });
   const bench = h('button', { id: 'bench', type: 'button', onclick: actions.bench });
   const figures = {};
   for (const dtype of ['f64', 'f32']) figures[dtype] = h('p', { id: `bench-${dtype}`, class: 'quiet' });
@@ -52,6 +53,7 @@ export function mountContribution(root, actions) {
         h('label', { class: 'field grow' }, h('span', {}, text.name), name),
         h('label', { class: 'field grow' }, h('span', { class: 'spread' }, text.threads, threadsText), threads),
         pause,
+        leave,
         bench,
       ),
       speed,
@@ -82,7 +84,10 @@ export function mountContribution(root, actions) {
     setAttribute(pause, 'aria-pressed', me.paused);
     show(unsupported, !me.build);
     show(keepOpen, me.handheld && Boolean(me.build));
-    pause.disabled = threads.disabled = !me.build;
+    setText(leave, me.left ? text.rejoin : text.leave);
+    leave.disabled = !me.build || !me.mflops;
+    pause.disabled = !me.build || me.left;
+    threads.disabled = !me.build;
     const found = me.bench;
     bench.disabled = !me.mflops || Boolean(found?.running);
     setText(bench, found?.running ? text.benching : text.bench);
@@ -105,6 +110,7 @@ export function mountContribution(root, actions) {
 
 function statusOf(me, connection) {
   if (!me.build) return 'unsupported';
+  if (me.left) return 'left';
   if (me.away) return 'away';
   if (connection.phase === 'starting') return 'starting';
   if (connection.phase !== 'online') return 'offline';

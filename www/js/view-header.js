@@ -11,9 +11,10 @@ export function mountHeader(root, actions) {
   const next = h('span', { id: 'next-try', class: 'next-try quiet', 'aria-hidden': 'true' });
   const moved = h('a', { id: 'moved-to' }, strings.connection.openMoved);
   const retry = h('button', { id: 'retry', type: 'button', class: 'small', onclick: actions.reconnect }, strings.connection.retry);
+  const join = h('button', { id: 'add-device', type: 'button', class: 'small', 'aria-haspopup': 'dialog', onclick: actions.addDevice }, strings.join.open);
   root.append(
     h('div', { class: 'brand' }, h('img', { src: '/icons/icon.svg', alt: '', width: 32, height: 32 }), h('h1', {}, strings.title)),
-    h('div', { class: 'where' }, node, phase, moved, next, retry),
+    h('div', { class: 'where' }, node, phase, moved, next, retry, join),
   );
 
   return ({ connection, now }) => {

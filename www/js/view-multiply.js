@@ -1,17 +1,20 @@
 // The form that submits a product.
 
-import { card, h, problemBox, setAttribute, setText, show } from './dom.js';
+import { card, h, keyed, problemBox, setAttribute, setText, show } from './dom.js';
 import { bytes } from './format.js';
 import { strings } from './strings.js';
 import { DIMENSION_MAX, isFixed, shapeOf, sourceOf } from './state.js';
 import { badCells, elementBytes } from './matrix-input.js';
 import { createGrid } from './view-grid.js';
 import { acceptDrops } from './drop.js';
+import { needsOf } from './outlook.js';
 import { fillMatrix } from './view-matrix.js';
 
 const text = strings.multiply;
 /** Columns of an operand's cells that fit beside the other operand. */
 const SIDE_BY_SIDE_MAX = 6;
+/** Below this a prediction says nothing to a person. */
+const MOMENT_S = 0.005;
 const PRESETS = [2, 3, 4, 10, 50, 100, 1000, 'custom'];
 
 export function mountMultiply(root, actions) {
@@ -38,6 +41,9 @@ export function mountMultiply(root, actions) {
   });
   const problem = problemBox('problem-form');
   const hint = h('p', { class: 'quiet' }, text.gridHint);
+  const needs = h('p', { id: 'needs', class: 'quiet' });
+  const predicted = h('p', { id: 'predicted', class: 'quiet' });
+  const leftOut = h('ul', { id: 'left-out', class: 'quiet plain' });
   const status = h('p', { id: 'submission-status', class: 'quiet', role: 'status' });
   const progress = h('progress', { id: 'submission-progress', max: 100, hidden: true, 'aria-label': text.running });
   const run = h('button', { id: 'run', type: 'submit', class: 'primary' }, text.run);
@@ -70,6 +76,7 @@ export function mountMultiply(root, actions) {
       ),
     ),
     problem.element,
+    h('div', { class: 'outlook' }, needs, predicted, leftOut),
     h('div', { class: 'row' }, run, h('div', { class: 'grow' }, status, progress)),
   );
   form.addEventListener('submit', (event) => {
@@ -102,7 +109,22 @@ export function mountMultiply(root, actions) {
     show(progress, submission.phase === 'uploading' || submission.phase === 'generating');
     progress.value = submission.percent;
     setText(status, statusText(submission));
+    updateOutlook(needsOf(draft, state.devices), state.outlook);
   };
+
+  function updateOutlook(known, outlook) {
+    show(needs, known !== null);
+    show(predicted, known !== null);
+    const left = (known && outlook?.plan?.filter(({ tiles }) => tiles === 0)) || [];
+    show(leftOut, left.length > 0);
+    keyed(leftOut, left, ({ device }) => device, () => h('li'), (item, part) => setText(item, strings.job.leftOut(part, outlook.predicted_seconds)));
+    if (!known) return;
+    setText(needs, text.needs(known));
+    if (outlook && outlook.predicted_seconds !== null) {
+      const helpers = outlook.plan.filter(({ tiles }) => tiles > 0).length;
+      setText(predicted, text.predicted(outlook.predicted_seconds, helpers, outlook.alone_seconds));
+    } else setText(predicted, known.seconds === null ? text.nobody : known.seconds < MOMENT_S ? text.moment : text.atLeast(known.seconds, known.devices));
+  }
 }
 
 function statusText({ phase, operand, percent }) {

@@ -1,6 +1,6 @@
 // A line of time for each device of a job: waiting for data, computing, idle.
 
-import { fitCanvas, h, isDark, keyed, setAttribute, setText, show, variable } from './dom.js';
+import { fitCanvas, h, isDark, keyed, setText, show, variable } from './dom.js';
 import { colourOf } from './colours.js';
 import { duration } from './format.js';
 import { lanes, perDevice } from './mosaic.js';
