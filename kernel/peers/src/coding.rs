@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use gemmesh_kernel::coding::residues::{Crt, from_integers, primes};
-use gemmesh_kernel::coding::share::Check;
+use gemmesh_kernel::coding::share::{Check, Scratch, multiply};
 use gemmesh_kernel::coding::uniform::Entropy;
 use gemmesh_kernel::coding::{Code, Parameters, Scheme, Side};
 use gemmesh_kernel::exact::{output_bits, output_limbs};
@@ -18,12 +18,9 @@ use crate::table::Table;
 /// Bits of the numbers.
 const BITS: u32 = 31;
 
-/// Bits of the primes.
-const PRIME_BITS: u32 = 15;
-
 pub fn costs(budget: Duration) {
     let mut table = Table::new(
-        "shares of n × n numbers of 31 bits for T = 1, one thread: encoding A and B, decoding C, against copying\nas many bytes as are read and written; checking all answers; all against the plain exact product",
+        "shares of n × n numbers of 31 bits for T = 1, one thread: encoding A and B, decoding C, against copying\nas many bytes as are read and written; checking all answers; all against the plain exact product;\nwhat one device does for its share, and what all do together over the plain product",
         &[
             "scheme, n",
             "primes",
@@ -36,13 +33,15 @@ pub fn costs(budget: Duration) {
             "checks ms",
             "product ms",
             "coding",
+            "share ms",
+            "work",
         ],
     );
-    for n in [1024, 2048] {
+    for (n, prime_bits) in [(1024, 12), (1024, 15), (2048, 12)] {
         for (name, scheme) in [
-            ("5 devices, p = 3", Scheme::InnerProduct { parts: 3 }),
+            ("5 dev., p = 3", Scheme::InnerProduct { parts: 3 }),
             (
-                "8 devices, 2 x 2",
+                "8 dev., 2 x 2",
                 Scheme::Gasp {
                     rows: 2,
                     cols: 2,
@@ -50,7 +49,7 @@ pub fn costs(budget: Duration) {
                 },
             ),
         ] {
-            one(name, scheme, n, budget, &mut table);
+            one(name, scheme, (n, prime_bits), budget, &mut table);
         }
     }
 }
@@ -71,8 +70,14 @@ impl Entropy for Counter {
     }
 }
 
-fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table) {
-    let fields = primes(output_bits(BITS, BITS, n) - 1, PRIME_BITS).unwrap();
+fn one(
+    name: &str,
+    scheme: Scheme,
+    (n, prime_bits): (usize, u32),
+    budget: Duration,
+    table: &mut Table,
+) {
+    let fields = primes(output_bits(BITS, BITS, n) - 1, prime_bits).unwrap();
     let parameters = Parameters {
         scheme,
         colluders: 1,
@@ -85,8 +90,8 @@ fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table
     });
     let (count, blocks) = (code.shares(), code.blocks(Side::Left));
     let part = (n * n).div_ceil(blocks);
-    let data = filled(part * blocks, |i| (i * 7919 % 16_001) as i16 - 8000);
-    let mask = filled(part, |i| ((i * 7907 % 32_003) as i32 - 16_001) as i16);
+    let data = filled(part * blocks, |i| (i * 7919 % 2_003) as i16 - 1001);
+    let mask = filled(part, |i| (i * 7907 % 2_003) as i16 - 1001);
     let mut shares = filled(part * count, |_| 0);
     let inputs: Vec<&[i16]> = data.chunks_exact(part).collect();
     // A and B are alike here: twice one of them, and each for every prime.
@@ -107,9 +112,7 @@ fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table
     let set: Vec<usize> = (0..code.answers()).collect();
     let decoder = code.decoder(&set).unwrap();
     let (of_c, len) = (decoder.blocks(), n * n / decoder.blocks());
-    let answers = filled(len * set.len(), |i| {
-        ((i * 7919 % 32_003) as i32 - 16_001) as i16
-    });
+    let answers = filled(len * set.len(), |i| (i * 7919 % 2_003) as i16 - 1001);
     let answers: Vec<&[i16]> = answers.chunks_exact(len).collect();
     let mut c = filled(len * of_c, |_| 0);
     let mut blocks_of_c: Vec<&mut [i16]> = c.chunks_exact_mut(len).collect();
@@ -134,6 +137,12 @@ fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table
     let mut checks = Here(|| {
         let check = Check::new(*code.field(), &b, [inner, cols], &mut Counter(1)).unwrap();
         assert!(check.accepts(&a, &answer, rows));
+    });
+    let mut scratch = Scratch::new();
+    let mut of_share = filled(rows * cols, |_| 0);
+    let mut share = Here(|| {
+        let shape = [rows, inner, cols];
+        multiply(code.field(), &a, &b, shape, &mut of_share, &mut scratch).unwrap();
     });
     let spec = TileSpec {
         element: Element::Int {
@@ -167,6 +176,7 @@ fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table
             &mut back,
             &mut checks,
             &mut product,
+            &mut share,
         ],
         budget,
     );
@@ -185,5 +195,8 @@ fn one(name: &str, scheme: Scheme, n: usize, budget: Duration, table: &mut Table
     cells.extend(whole.iter().map(|seconds| format!("{:.2}", 1e3 * seconds)));
     cells.push(format!("{:.1}", 1e3 * seconds[7]));
     cells.push(format!("{:.2}", coding / seconds[7]));
+    cells.push(format!("{:.2}", 1e3 * each * seconds[8]));
+    let work = each * count as f64 * seconds[8] / seconds[7];
+    cells.push(format!("{work:.2}"));
     table.row(cells);
 }

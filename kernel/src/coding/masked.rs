@@ -16,10 +16,9 @@
 use alloc::vec::Vec;
 
 use super::combine::{Field, combine};
-use super::share;
+use super::share::{self, Scratch};
 use super::uniform::{self, Entropy};
 use crate::matrix::{KernelError, product, resize, same};
-use crate::modular::Scratch;
 
 /// The masks of one product of rows × inner by inner × cols, and their product. Used once.
 #[derive(Debug)]

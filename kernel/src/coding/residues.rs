@@ -235,7 +235,8 @@ fn step(primes: &[Field]) -> u64 {
         .product()
 }
 
-/// Adds a group to the integers, of which those above it have been: `x = x·step + group`, from the last group down.
+/// Adds a group to the integers, of which those above it have been: `x = x·step + group`, from the last
+/// group down.
 fn push_group(step: u64, group: &[i64], limbs: usize, to: &mut [u64]) {
     match limbs {
         1 => one_limb(step, group, to),

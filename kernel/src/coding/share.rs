@@ -6,67 +6,90 @@ use super::Field;
 use super::uniform::{self, Entropy};
 use crate::arch::widest;
 use crate::matrix::{KernelError, MatMut, MatRef, product, resize, same};
-use crate::modular::{self, Scratch};
+use crate::modular;
+use crate::pairs::field::{FieldProduct, PRIME_LIMIT};
 
 /// A wrong answer passes a check with a probability of at most 2^-60.
 const SURE_BITS: f64 = 60.0;
 
-/// Residues from 0 to p - 1.
-fn as_words(field: &Field, residues: &[i16]) -> Result<Vec<u64>, KernelError> {
-    let mut words = Vec::new();
-    resize(&mut words, residues.len(), 0)?;
-    let p = i64::from(field.prime());
-    for (word, &x) in words.iter_mut().zip(residues) {
-        let x = i64::from(x);
-        *word = (if x < 0 { x + p } else { x }) as u64;
-    }
-    Ok(words)
+/// Memory that later products use again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pairs: FieldProduct,
+    words: [Vec<u64>; 3],
+    modular: modular::Scratch,
 }
 
-/// `c = a·b mod p`, canonical, for a of rows × inner and b of inner × cols, row-major residues from 1 - p to p - 1.
-/// Cost: one product of 16-bit numbers for primes below 2^12, up to three beyond ([`modular`]).
+impl Scratch {
+    /// Nothing yet; the first product allocates.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// `c = a·b mod p`, canonical, for a of rows × inner and b of inner × cols, row-major and canonical.
+/// Cost: one product of 16-bit numbers for primes below 2^12, three beyond.
 ///
 /// # Errors
-/// `Shape` if a length is not right; `Range` for an element that is no residue; `OutOfMemory`. c is
+/// `Shape` if a length is not right; `Range` for an element that is not canonical; `OutOfMemory`. c is
 /// then unchanged.
 pub fn multiply(
     field: &Field,
     a: &[i16],
     b: &[i16],
-    [rows, inner, cols]: [usize; 3],
+    shape: [usize; 3],
     c: &mut [i16],
     scratch: &mut Scratch,
 ) -> Result<(), KernelError> {
-    same(
-        "elements of A",
-        product("elements of A", &[rows, inner])?,
-        a.len(),
-    )?;
-    same(
-        "elements of B",
-        product("elements of B", &[inner, cols])?,
-        b.len(),
-    )?;
-    same(
-        "elements of C",
-        product("elements of C", &[rows, cols])?,
-        c.len(),
-    )?;
-    let (left, right) = (as_words(field, a)?, as_words(field, b)?);
-    let mut words = Vec::new();
-    resize(&mut words, c.len(), 0)?;
+    let [rows, inner, cols] = shape;
+    for (what, len, sizes) in [
+        ("elements of A", a.len(), [rows, inner]),
+        ("elements of B", b.len(), [inner, cols]),
+        ("elements of C", c.len(), [rows, cols]),
+    ] {
+        same(what, product(what, &sizes)?, len)?;
+    }
+    let half = (field.prime() / 2) as i16;
+    if !within(a, half) || !within(b, half) {
+        return Err(KernelError::Range {
+            what: "element of a share (a canonical residue)",
+        });
+    }
+    if field.prime() < PRIME_LIMIT {
+        return scratch.pairs.multiply(field.prime(), a, b, shape, c);
+    }
+    let [left, right, words] = &mut scratch.words;
+    as_words(field, a, left)?;
+    as_words(field, b, right)?;
+    resize(words, c.len(), 0)?;
     modular::matmul(
         field.prime().into(),
         false,
-        MatRef::row_major(&left, rows, inner)?,
-        MatRef::row_major(&right, inner, cols)?,
-        MatMut::row_major(&mut words, rows, cols)?,
-        scratch,
+        MatRef::row_major(left, rows, inner)?,
+        MatRef::row_major(right, inner, cols)?,
+        MatMut::row_major(words, rows, cols)?,
+        &mut scratch.modular,
     )?;
-    for (to, &word) in c.iter_mut().zip(&words) {
+    for (to, &word) in c.iter_mut().zip(&*words) {
         *to = field.canonical(word as u32);
     }
     Ok(())
+}
+
+/// Residues from 0 to p - 1.
+fn as_words(field: &Field, residues: &[i16], words: &mut Vec<u64>) -> Result<(), KernelError> {
+    resize(words, residues.len(), 0)?;
+    positive(i32::from(field.prime() as i16), residues, words);
+    Ok(())
+}
+
+widest! {
+    fn positive(p: i32, residues: &[i16], words: &mut [u64]) {
+        for (word, &x) in words.iter_mut().zip(residues) {
+            let x = i32::from(x);
+            *word = u64::from((if x < 0 { x + p } else { x }) as u32);
+        }
+    }
 }
 
 /// Secret vectors x_t, and B·x_t, for one share of B.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`basis`] | primes below 2^12, and the constants of the Chinese remainder theorem |
 //! | [`crt`] | integers of any size, and words modulo any number: one product for each prime |
+//! | [`field`] | residues modulo one small prime, as they are |
 //! | [`short`] | integers of at most 15 bits and words modulo small numbers: products of digits |
 //!
 //! An operand becomes planes of numbers of 16 bits: its residues modulo a prime, or its digits. Two
@@ -19,6 +20,7 @@
 
 pub(crate) mod basis;
 pub(crate) mod crt;
+pub(crate) mod field;
 pub(crate) mod short;
 
 use alloc::vec::Vec;

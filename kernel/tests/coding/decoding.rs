@@ -2,8 +2,8 @@
 
 use gemmesh_kernel::KernelError;
 use gemmesh_kernel::coding::masked::{Bank, Masks};
+use gemmesh_kernel::coding::share::Scratch;
 use gemmesh_kernel::coding::{Code, Scheme, Side};
-use gemmesh_kernel::modular::Scratch;
 
 use crate::{Draw, encode, every, field, parameters, product, views};
 

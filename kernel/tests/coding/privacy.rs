@@ -1,8 +1,8 @@
 //! What any T devices see does not depend on A and B.
 
 use gemmesh_kernel::coding::masked::Masks;
+use gemmesh_kernel::coding::share::Scratch;
 use gemmesh_kernel::coding::{Code, Parameters, Scheme, Side, uniform};
-use gemmesh_kernel::modular::Scratch;
 
 use crate::{Draw, encode, every, field, parameters};
 

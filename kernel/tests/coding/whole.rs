@@ -1,10 +1,9 @@
 //! Integers go out as shares and come back as their product, whatever some of the devices answer.
 
-use gemmesh_kernel::coding::share::{Check, multiply};
+use gemmesh_kernel::coding::share::{Check, Scratch, multiply};
 use gemmesh_kernel::coding::whole::Whole;
 use gemmesh_kernel::coding::{Parameters, Scheme, Side};
 use gemmesh_kernel::exact::{output_bits, output_limbs};
-use gemmesh_kernel::modular::Scratch;
 
 use crate::{Draw, field, parameters, product};
 
@@ -165,7 +164,7 @@ fn a_share_is_multiplied_as_the_definition_says() {
     let mut draw = Draw::new(41);
     let mut scratch = Scratch::new();
     for p in [5, 2_053, 4_093, 16_411, 32_749] {
-        for shape @ [rows, inner, cols] in [[1, 1, 1], [3, 600, 5], [17, 40, 33]] {
+        for shape @ [rows, inner, cols] in [[1, 1, 1], [3, 1301, 5], [17, 40, 33], [70, 3, 150]] {
             let (a, b) = (
                 draw.residues(p, rows * inner),
                 draw.residues(p, inner * cols),
@@ -176,9 +175,7 @@ fn a_share_is_multiplied_as_the_definition_says() {
         }
     }
     let mut c = [7];
-    let wrong = multiply(&field(5), &[-5], &[1], [1; 3], &mut c, &mut scratch);
-    assert!(wrong.is_ok() && c == [0], "-5 is 0 modulo 5");
-    for bad in [[6], [i16::MIN], [i16::MAX]] {
+    for bad in [[3], [-3], [i16::MIN], [i16::MAX]] {
         assert!(multiply(&field(5), &bad, &[1], [1; 3], &mut c, &mut scratch).is_err());
     }
     assert!(multiply(&field(5), &[1, 1], &[1], [1; 3], &mut c, &mut scratch).is_err());
