@@ -41,6 +41,8 @@ pub(crate) struct View {
     pub(crate) batches: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Every device, this one included.
     pub(crate) devices: Vec<DeviceEntry>,
+    /// Bytes a second between this node and others, as measured.
+    pub(crate) links: BTreeMap<DeviceId, f64>,
     /// Whose pages may open `/ws`.
     pub(crate) members: Members,
 }
@@ -312,6 +314,18 @@ impl App {
     /// Every device of the mesh, this one included.
     pub fn devices(&self) -> Vec<DeviceEntry> {
         self.view().devices.clone()
+    }
+
+    /// Bytes a second between this node and the devices that are there, as far as that was measured.
+    pub fn links(&self) -> Vec<(DeviceId, f64)> {
+        let view = self.view();
+        let there = view
+            .devices
+            .iter()
+            .filter(|entry| entry.state != DeviceState::Lost);
+        there
+            .filter_map(|entry| Some((entry.device, *view.links.get(&entry.device)?)))
+            .collect()
     }
 
     /// Makes the node at `host`:`port` a member, and keeps dialling it.

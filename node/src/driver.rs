@@ -79,6 +79,8 @@ pub(crate) struct Driver {
     recording: BTreeSet<JobId>,
     /// Jobs whose status changed since the view was last published.
     changed: BTreeSet<JobId>,
+    /// Links whose speed was published.
+    links_measured: usize,
     trail: Trail,
 }
 
@@ -122,6 +124,7 @@ impl Driver {
             resuming: BTreeSet::new(),
             recording: BTreeSet::new(),
             changed: BTreeSet::new(),
+            links_measured: 0,
             trail: Trail::default(),
         };
         driver.publish_devices();
@@ -163,6 +166,7 @@ impl Driver {
                 () = sleep_until(timeout) => self.handle(Input::Tick),
             }
             self.publish_jobs();
+            self.publish_links(false);
         }
     }
 

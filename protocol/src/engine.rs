@@ -168,6 +168,12 @@ impl<P: Clone> Engine<P> {
         self.jobs.get(&job).map(Scheduler::header)
     }
 
+    /// Bytes a second between this node and the devices to which it was measured, also of those that are
+    /// gone; for people.
+    pub fn links(&self) -> impl Iterator<Item = (DeviceId, f64)> {
+        self.speeds.links()
+    }
+
     /// Every device of the mesh, this one first, lost ones for a minute.
     pub fn devices(&self) -> Vec<DeviceEntry> {
         self.membership.entries()

@@ -77,6 +77,11 @@ impl Speeds {
         known(&device).or_else(way).unwrap_or(LINK_GUESS)
     }
 
+    /// Bytes a second between this node and the devices to which it was measured.
+    pub fn links(&self) -> impl Iterator<Item = (DeviceId, f64)> {
+        self.links.iter().map(|(device, rate)| (*device, *rate))
+    }
+
     /// A link that has just opened was measured.
     pub fn set_link(&mut self, device: DeviceId, rate: f64) {
         make_room(&mut self.links, &device);

@@ -3,9 +3,10 @@
 
 use std::process::Command;
 
+use gemmesh_tests::browser::Browser;
 use gemmesh_tests::integers::Integers;
-use gemmesh_tests::node::JOB_LIMIT;
-use gemmesh_tests::page::{PAGE_LIMIT, page};
+use gemmesh_tests::node::{JOB_LIMIT, Options, await_mesh, fresh_mesh};
+use gemmesh_tests::page::{PAGE_LIMIT, page, show};
 use serde_json::json;
 
 #[test]
@@ -200,5 +201,34 @@ fn a_job_is_shared_by_a_link_copied_as_code_and_run_again() {
         "what is wrong with the link",
         PAGE_LIMIT,
         "return document.querySelector('#lost-job').checkVisibility()",
+    );
+}
+
+#[test]
+fn the_picture_of_the_mesh_has_every_device_and_the_speed_of_each_measured_link() {
+    let mesh = fresh_mesh();
+    let home = Options::loopback("home", &mesh).start();
+    let other = Options::loopback("other", &mesh);
+    let other = other.arg("--peer").arg(&home.api.address).start();
+    await_mesh(&[&home, &other], 0);
+    let links = || {
+        let answer = home.api.get("/api/links");
+        answer.expect(200).json().clone()
+    };
+    let told = gemmesh_tests::wait::until("the link to be measured", PAGE_LIMIT, || {
+        let told = links();
+        let measured = told["links"][0]["device"] == json!(other.device());
+        measured.then_some(told.clone()).ok_or(told.to_string())
+    });
+    assert_eq!(told["node"], json!(home.device()));
+    assert!(told["links"][0]["bytes_per_second"].as_f64() > Some(0.0));
+    let browser = Browser::here();
+    show(&browser, &format!("http://{}/", home.api.address));
+    browser.await_script(
+        "two nodes and a page, and the speed between the nodes",
+        PAGE_LIMIT,
+        "const count = (css) => document.querySelectorAll(`#mesh-picture ${css}`).length; \
+         return count('circle.mesh-device') === 2 && count('rect.mesh-device') === 1 \
+           && count('.mesh-line') === 2 && /B\\/s$/.test(document.querySelector('.mesh-rate')?.textContent)",
     );
 }

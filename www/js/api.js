@@ -43,6 +43,11 @@ export async function nodes() {
   return (await request('/api/nodes')).json();
 }
 
+/** How fast the node's links are: `{node, links: [{device, bytes_per_second}]}`. */
+export async function links() {
+  return (await request('/api/links')).json();
+}
+
 /** Submits a product; returns `{job, token}`. */
 export async function submit(product) {
   const response = await request('/api/jobs', {

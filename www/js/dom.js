@@ -16,6 +16,19 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** An element of SVG; its attributes and children as those of `h`. */
+export function s(tag, attributes, ...children) {
+  const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  element.append(...children);
+  return element;
+}
+
+/** A picture of SVG. */
+export function svg(viewBox, attributes) {
+  return s('svg', { viewBox, ...attributes });
+}
+
 /** Sets an element's text when it changed, so that screen readers hear changes only. */
 export function setText(element, text) {
   const string = String(text);
@@ -24,7 +37,8 @@ export function setText(element, text) {
 
 /** Shows or hides an element. */
 export function show(element, visible) {
-  if (element.hidden === visible) element.hidden = !visible;
+  // Elements of SVG have the attribute alone.
+  if (element.hasAttribute('hidden') === visible) element.toggleAttribute('hidden', !visible);
 }
 
 /** Sets or removes an attribute when it changed. */

@@ -41,6 +41,14 @@ export function bytes(value) {
   return `${three.format(value)} ${['bytes', 'KiB', 'MiB', 'GiB', 'TiB'][unit]}`;
 }
 
+/** Bytes a second: 1.18e8 → "118 MB/s". */
+export function speed(value) {
+  for (const [unit, name] of SCALES) {
+    if (value >= unit) return `${three.format(value / unit)} ${name}B/s`;
+  }
+  return value >= 1e3 ? `${three.format(value / 1e3)} kB/s` : `${integer.format(value)} B/s`;
+}
+
 /** Seconds → "340 ms", "12.3 s", "4 min 05 s", "3 h 12 min". */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return '–';

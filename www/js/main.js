@@ -287,6 +287,7 @@ function tellJob(status) {
   if (now.state !== before?.state) {
     log(strings.log.jobState(now, strings.jobs.state[now.state]), now.state === 'failed' ? 'error' : 'info');
     if (now.job === state.openJob && now.state === 'done') loadResult(now);
+    if (before && hasEnded(now)) refreshLinks();
   }
   if (now.job === state.openJob) watchTiles(now);
 }
@@ -305,6 +306,16 @@ function tellPart({ batch }) {
   }, BATCH_MS);
 }
 
+/** Links are measured when they open and while they are used: when devices come and when jobs end. */
+async function refreshLinks() {
+  if (state.connection.moved) return;
+  try {
+    dispatch({ type: 'links', links: (await api.links()).links });
+  } catch (error) {
+    log(error.message, 'warning');
+  }
+}
+
 /**
  * What the node knows, asked for once after every connection; news come over the socket. Who has moved
  * has the socket alone: the node that would answer is gone.
@@ -317,6 +328,7 @@ async function refresh() {
     dispatch({ type: 'jobs', jobs });
     if (state.openJob) openJob(state.openJob, false);
     dispatch({ type: 'joining', joining: await api.joining(), own: location });
+    await refreshLinks();
   } catch (error) {
     log(error.message, 'warning');
   }

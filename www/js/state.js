@@ -34,6 +34,8 @@ export function initialState(device) {
     },
     contribution: { tiles: 0, rows: 0, operations: 0, kernelMs: 0, busyMs: 0, mflops: 0, job: null, lastTile: null },
     devices: [],
+    /** How fast the links of the page's node are: `[{device, bytes_per_second}]`. */
+    links: [],
     /** Devices in the order in which they got a colour. */
     palette: [],
     jobs: {},
@@ -228,6 +230,8 @@ const handlers = {
     const origin = local && !alone && links[0] ? links[0].url.replace(/\/$/, '') : own.origin;
     return { ...state, joining: { alone, links, origin } };
   },
+
+  links: (state, { links }) => ({ ...state, links }),
 
   outlook: (state, { outlook }) => ({ ...state, outlook }),
 

@@ -1,6 +1,6 @@
 // Every text that a person reads, in one place. Functions take what varies.
 
-import { bytes, count, duration, isolated, number, scaled } from './format.js';
+import { bytes, count, duration, isolated, number, scaled, speed } from './format.js';
 
 export const strings = {
   title: 'gemmesh',
@@ -97,6 +97,15 @@ export const strings = {
     home: 'this node',
     empty: 'No devices yet.',
     summary: (devices, threads, lost) => `${count(devices, 'device')}, ${count(threads, 'thread')}${lost ? `; ${number(lost)} lost` : ''}`,
+  },
+
+  mesh: {
+    summary: (devices, lines) => `Picture of the mesh: ${count(devices, 'device')}, ${count(lines, 'link')}. The table below says the same.`,
+    key: 'Circles are nodes, squares are pages. A ring marks who coordinates a job, a pale device is paused. Speeds are what this node has measured.',
+    device: (name, state, jobs, rate) =>
+      `${isolated(name)}: ${state}${jobs ? `, coordinates ${count(jobs, 'job')}` : ''}${rate === null ? '' : `, ${speed(rate)} from this node`}`,
+    link: (rate) => `link ${speed(rate)}`,
+    coordinates: (jobs) => `coordinates ${count(jobs, 'job')}`,
   },
 
   multiply: {
@@ -244,7 +253,7 @@ export const strings = {
       };
       return texts[event] ?? `${who}: ${event}`;
     },
-    left: (seconds) => `about ${duration(seconds)} left`,
+    left: (seconds) => (seconds < 1 ? 'less than a second left' : `about ${duration(Math.ceil(seconds))} left`),
   },
 
   watch: {
@@ -299,6 +308,7 @@ export const strings = {
   heat: {
     map: 'Heat map of the result. Arrow keys go from cell to cell, with Shift they move the window; plus, minus and 0 zoom.',
     hint: 'Point at the map for a value. Double-click or + to zoom in, drag to move.',
+    drawing: 'The node is drawing…',
     zoomIn: 'Zoom in',
     zoomOut: 'Zoom out',
     whole: 'All',

@@ -2,7 +2,9 @@
 
 import { card, h, keyed, setAttribute, setText, show, table } from './dom.js';
 import { number } from './format.js';
+import { coordinators } from './mesh-layout.js';
 import { deviceList } from './state.js';
+import { mountMesh } from './view-mesh.js';
 import { strings } from './strings.js';
 
 const text = strings.devices;
@@ -10,10 +12,13 @@ const text = strings.devices;
 export function mountDevices(root) {
   const { element, body } = table('devices-table', text.heading, text.columns);
   const summary = h('p', { id: 'devices-summary', class: 'quiet' });
-  root.append(card('devices', text.heading, summary, h('div', { class: 'scroll devices-scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(text.heading) }, element)));
+  const mesh = mountMesh();
+  root.append(card('devices', text.heading, summary, mesh.element, h('div', { class: 'scroll devices-scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(text.heading) }, element)));
 
   return (state) => {
-    const { me, connection } = state;
+    const { me, connection, links } = state;
+    mesh.update(state);
+    const runs = coordinators(state.jobs);
     const devices = deviceList(state);
     const there = devices.filter((device) => device.state !== 'lost');
     const threads = there.reduce((sum, device) => sum + device.slots, 0);
@@ -22,9 +27,14 @@ export function mountDevices(root) {
     keyed(body, devices, (device) => device.device, createRow, (row, device) => {
       const tag = device.device === me.device ? text.me : device.device === connection.node?.device ? text.home : '';
       setAttribute(row, 'data-state', device.state);
-      setText(row.cells[0].firstChild, device.name.trim() || device.device.slice(0, 8));
-      setText(row.cells[0].lastChild, tag);
-      show(row.cells[0].lastChild, tag !== '');
+      const [name, label, more] = row.cells[0].children;
+      setText(name, device.name.trim() || device.device.slice(0, 8));
+      setText(label, tag);
+      show(label, tag !== '');
+      const rate = links.find((link) => link.device === device.device)?.bytes_per_second;
+      const facts = [rate && strings.mesh.link(rate), runs[device.device] && strings.mesh.coordinates(runs[device.device])].filter(Boolean);
+      show(more, facts.length > 0);
+      setText(more, facts.join(', '));
       setAttribute(row.cells[0], 'title', device.address);
       setText(row.cells[1], text.kind[device.kind] ?? device.kind);
       setText(row.cells[2], number(device.slots));
@@ -39,7 +49,7 @@ function createRow(device) {
   return h(
     'tr',
     { 'data-device': device.device },
-    h('th', { scope: 'row' }, h('span', { class: 'name' }), h('span', { class: 'tag' })),
+    h('th', { scope: 'row' }, h('span', { class: 'name' }), h('span', { class: 'tag' }), h('span', { class: 'quiet device-more' })),
     h('td'),
     h('td', { class: 'numeric' }),
     h('td', { class: 'numeric' }),

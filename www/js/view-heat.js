@@ -25,6 +25,7 @@ export function mountHeat(actions) {
   const low = h('span', { class: 'numeric' });
   const high = h('span', { class: 'numeric' });
   const bar = h('canvas', { 'aria-hidden': 'true' });
+  const scaleRow = h('div', { class: 'row heat-scale quiet' }, low, bar, high);
   const where = h('span', { id: 'heat-window', class: 'quiet' });
   const problem = h('p', { class: 'problem', role: 'alert', hidden: true });
   const element = h(
@@ -33,7 +34,7 @@ export function mountHeat(actions) {
     h('div', { class: 'row' }, zoomIn, zoomOut, all, where),
     problem,
     frame,
-    h('div', { class: 'row heat-scale quiet' }, low, bar, high),
+    scaleRow,
     about,
   );
 
@@ -129,6 +130,8 @@ export function mountHeat(actions) {
     setText(where, text.window(window, heat.whole));
     setAttribute(element, 'aria-busy', heat.loading);
     show(frame, picture !== null);
+    show(scaleRow, picture !== null);
+    if (!picture) setText(about, heat.problem ? '' : text.drawing);
     if (!picture || frame.clientWidth === 0) return;
     const size = [frame.clientWidth, isDark(), heat.sequence, devicePixelRatio].join(' ');
     if (size !== drawn) {

@@ -88,7 +88,7 @@ export function mountJob(root, actions) {
   }
   const contributions = table('contributions-table', strings.job.contributions, strings.job.columns);
   const none = h('p', { class: 'quiet' }, strings.job.noContributions);
-  const leftOut = h('ul', { id: 'job-left-out', class: 'quiet' });
+  const leftOut = h('ul', { id: 'job-left-out', class: 'quiet plain' });
   const moments = h('ol', { id: 'job-timeline', class: 'timeline' });
   const timeline = h(
     'div',

@@ -37,6 +37,7 @@ impl Driver {
         });
         self.recording.insert(job);
         self.publish_jobs();
+        self.publish_links(true);
     }
 
     /// Keeps the list of a job's backups, and tells who is none any more.
@@ -143,6 +144,19 @@ impl Driver {
                 }
             }
         }
+        drop(view);
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    /// Publishes how fast links are when one was measured for the first time, and when `again`.
+    pub(super) fn publish_links(&mut self, again: bool) {
+        let measured = self.engine.links().count();
+        if !again && measured == self.links_measured {
+            return;
+        }
+        self.links_measured = measured;
+        let mut view = self.view.write().expect("writers do not panic");
+        view.links = self.engine.links().collect();
         drop(view);
         self.changes.send_modify(|version| *version += 1);
     }

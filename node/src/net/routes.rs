@@ -48,6 +48,7 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
         .then(job_tile);
     let nodes = warp::path!("api" / "nodes").and(call.clone()).then(nodes);
     let info = warp::path!("api" / "info").and(call.clone()).then(info);
+    let links = warp::path!("api" / "links").and(call.clone()).then(links);
     let join = warp::path!("api" / "join").and(call.clone()).then(joining);
     let register = warp::path!("nodes" / "register")
         .and(call.clone())
@@ -70,7 +71,8 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
         .or(tile)
         .unify()
         .boxed();
-    let views = picture.or(mosaic).unify().or(join).unify().boxed();
+    let views = picture.or(mosaic).unify().or(join).unify();
+    let views = views.or(links).unify().boxed();
     let node = nodes
         .or(info)
         .unify()
@@ -239,6 +241,33 @@ async fn info(call: Call) -> Response {
         port: app.port(),
     };
     reply::json(StatusCode::OK, &info)
+}
+
+/// How fast this node's links are, as it measured them; those of others are theirs to tell.
+async fn links(call: Call) -> Response {
+    #[derive(Serialize)]
+    struct Link {
+        device: gemmesh_protocol::id::DeviceId,
+        bytes_per_second: f64,
+    }
+    #[derive(Serialize)]
+    struct Links {
+        node: gemmesh_protocol::id::DeviceId,
+        links: Vec<Link>,
+    }
+    if !call.reads() {
+        return reply::error(&call.refuse_method(&["GET"]));
+    }
+    let links = call.app().links().into_iter();
+    let links = links.map(|(device, bytes_per_second)| Link {
+        device,
+        bytes_per_second,
+    });
+    let links = Links {
+        node: call.app().device(),
+        links: links.collect(),
+    };
+    reply::json(StatusCode::OK, &links)
 }
 
 async fn registered(call: Call) -> Response {
