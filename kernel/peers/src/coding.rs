@@ -96,8 +96,9 @@ fn one(
     let inputs: Vec<&[i16]> = data.chunks_exact(part).collect();
     // A and B are alike here: twice one of them, and each for every prime.
     let both = 2.0 * fields.len() as f64;
-    let mut plane = filled(n * n, |_| 0);
-    let mut residues = Here(|| from_integers(&fields[0], &words, 1, &mut plane).unwrap());
+    let mut all = filled(n * n * fields.len(), |_| 0);
+    let mut to: Vec<&mut [i16]> = all.chunks_exact_mut(n * n).collect();
+    let mut residues = Here(|| from_integers(&fields, &words, 1, &mut to).unwrap());
     let mut outputs: Vec<&mut [i16]> = shares.chunks_exact_mut(part).collect();
     let mut encode = Here(|| {
         code.encode(Side::Left, &inputs, &[&mask], &mut outputs)
@@ -182,7 +183,7 @@ fn one(
     );
     let each = fields.len() as f64;
     let whole = [
-        both * seconds[0],
+        2.0 * seconds[0],
         both * seconds[1],
         both * seconds[2],
         each * seconds[3],

@@ -47,26 +47,36 @@ pub fn primes(bits: u32, prime_bits: u32) -> Result<Vec<Field>, KernelError> {
     Ok(chosen)
 }
 
-/// The canonical residues of integers in two's complement, of `limbs` 64-bit limbs each.
+/// The canonical residues of integers in two's complement, of `limbs` 64-bit limbs each: one plane for each
+/// field. The integers are read once for all of them.
 ///
 /// # Errors
-/// `Shape` unless there are as many integers as residues.
+/// `Shape` unless there are as many planes as fields, and in each as many residues as integers.
 pub fn from_integers(
-    field: &Field,
+    fields: &[Field],
     integers: &[u64],
     limbs: usize,
-    to: &mut [i16],
+    planes: &mut [&mut [i16]],
 ) -> Result<(), KernelError> {
-    same(
-        "limbs of the integers",
-        to.len().saturating_mul(limbs),
-        integers.len(),
-    )?;
-    let shift = field.modulus().balanced(1 << 32);
-    match limbs {
-        0 => to.fill(0),
-        1 => words(field, shift, integers, to),
-        _ => long(field, shift, integers, limbs, to),
+    same("planes of residues", fields.len(), planes.len())?;
+    let len = planes.first().map_or(0, |plane| plane.len());
+    for plane in &*planes {
+        same("residues", len, plane.len())?;
+        let all = plane.len().saturating_mul(limbs);
+        same("limbs of the integers", all, integers.len())?;
+    }
+    for start in (0..len).step_by(CHUNK) {
+        let end = len.min(start + CHUNK);
+        let part = &integers[start * limbs..end * limbs];
+        for (field, plane) in fields.iter().zip(&mut *planes) {
+            let shift = field.modulus().balanced(1 << 32);
+            let to = &mut plane[start..end];
+            match limbs {
+                0 => to.fill(0),
+                1 => words(field, shift, part, to),
+                _ => long(field, shift, part, limbs, to),
+            }
+        }
     }
     Ok(())
 }

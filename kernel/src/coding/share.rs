@@ -12,6 +12,11 @@ use crate::pairs::field::{FieldProduct, PRIME_LIMIT};
 /// A wrong answer passes a check with a probability of at most 2^-60.
 const SURE_BITS: f64 = 60.0;
 
+/// For an element that is not from -(p - 1)/2 to (p - 1)/2.
+const NOT_CANONICAL: KernelError = KernelError::Range {
+    what: "element of a share (a canonical residue)",
+};
+
 /// Memory that later products use again.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -51,9 +56,7 @@ pub fn multiply(
     }
     let half = (field.prime() / 2) as i16;
     if !within(a, half) || !within(b, half) {
-        return Err(KernelError::Range {
-            what: "element of a share (a canonical residue)",
-        });
+        return Err(NOT_CANONICAL);
     }
     if field.prime() < PRIME_LIMIT {
         return scratch.pairs.multiply(field.prime(), a, b, shape, c);
@@ -113,7 +116,8 @@ impl Check {
     /// multiply-adds for each of ⌈60/log2 p⌉ vectors.
     ///
     /// # Errors
-    /// `Shape` if a length is not right; `Entropy`; `OutOfMemory`.
+    /// `Shape` if a length is not right; `Range` for an element that is not canonical; `Entropy`;
+    /// `OutOfMemory`.
     pub fn new(
         field: Field,
         b: &[i16],
@@ -125,6 +129,9 @@ impl Check {
             product("elements of B", &[inner, cols])?,
             b.len(),
         )?;
+        if !within(b, (field.prime() / 2) as i16) {
+            return Err(NOT_CANONICAL);
+        }
         let trials = libm::ceil(SURE_BITS / libm::log2(f64::from(field.prime()))) as usize;
         let (mut x, mut y) = (Vec::new(), Vec::new());
         resize(&mut x, product("secret vectors", &[trials, cols])?, 0)?;
@@ -133,7 +140,7 @@ impl Check {
         if inner > 0 && cols > 0 {
             for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(inner)) {
                 for (y, row) in y.iter_mut().zip(b.chunks_exact(cols)) {
-                    *y = residue(&field, dot(row, x));
+                    *y = residue(&field, dot(&field, row, x));
                 }
             }
         }
@@ -155,7 +162,7 @@ impl Check {
             return false;
         };
         let half = (self.field.prime() / 2) as i16;
-        if a.len() != of_a || c.len() != of_c || !within(c, half) {
+        if a.len() != of_a || c.len() != of_c || !within(a, half) || !within(c, half) {
             return false;
         }
         if self.inner == 0 || self.cols == 0 {
@@ -169,7 +176,7 @@ impl Check {
         let rows = a.chunks_exact(self.inner).zip(c.chunks_exact(self.cols));
         let p = i64::from(self.field.prime());
         rows.fold(true, |all, (a, c)| {
-            all & vectors().all(|(x, y)| (dot(c, x) - dot(a, y)) % p == 0)
+            all & vectors().all(|(x, y)| (dot(&self.field, c, x) - dot(&self.field, a, y)) % p == 0)
         })
     }
 }
@@ -179,9 +186,28 @@ fn residue(field: &Field, sum: i64) -> i16 {
     field.canonical(sum.rem_euclid(i64::from(field.prime())) as u32)
 }
 
+/// Σ x·y of canonical residues.
+fn dot(field: &Field, x: &[i16], y: &[i16]) -> i64 {
+    if field.prime() < PRIME_LIMIT {
+        short(x, y)
+    } else {
+        long(x, y)
+    }
+}
+
 widest! {
-    /// Σ x·y: below 2^30 each, so exact for all that fits in memory.
-    fn dot(x: &[i16], y: &[i16]) -> i64 {
+    /// Of at most 11 bits and a sign: 512 products are below 2^31.
+    fn short(x: &[i16], y: &[i16]) -> i64 {
+        let parts = x.chunks(512).zip(y.chunks(512));
+        let sum = |(x, y): (&[i16], &[i16])| {
+            x.iter().zip(y).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum::<i32>()
+        };
+        parts.map(|part| i64::from(sum(part))).sum()
+    }
+}
+
+widest! {
+    fn long(x: &[i16], y: &[i16]) -> i64 {
         x.iter().zip(y).map(|(&x, &y)| i64::from(i32::from(x) * i32::from(y))).sum()
     }
 }

@@ -75,10 +75,22 @@ impl Cut {
     }
 }
 
+/// So many vectors of zeros.
+fn buffers(count: usize, len: usize) -> Result<Vec<Vec<i16>>, KernelError> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let mut one = Vec::new();
+        resize(&mut one, len, 0)?;
+        push(&mut all, one)?;
+    }
+    Ok(all)
+}
+
 /// A product of integers, rows × inner by inner × cols, that is shared modulo several primes.
 ///
-/// For each prime: [`Self::encode`] both factors, give share j of both to device j, [`super::share::multiply`]
-/// there, check what comes back, [`Self::decode`] any R right answers; then [`Self::integers`].
+/// [`Self::residues`] of both factors; for each prime [`Self::encode`] both, give share j of both to device j,
+/// [`super::share::multiply`] there, check what comes back, [`Self::decode`] any R right answers; then
+/// [`Self::integers`].
 #[derive(Debug)]
 pub struct Whole {
     shape: [usize; 3],
@@ -142,9 +154,28 @@ impl Whole {
         Ok(self.codes[prime].field())
     }
 
-    /// All shares of a factor modulo prime number `prime`, row-major, with fresh masks. The factor is
-    /// row-major, in two's complement of `limbs` 64-bit limbs each. Once for each prime and factor: a second
-    /// call is another sharing, and no device may get shares of two.
+    /// A factor modulo each prime, row-major. The factor is row-major, in two's complement of `limbs` 64-bit
+    /// limbs each. Memory: 2 bytes for each element and prime.
+    ///
+    /// # Errors
+    /// `Shape` if a length is not right; `OutOfMemory`.
+    pub fn residues(
+        &self,
+        side: Side,
+        integers: &[u64],
+        limbs: usize,
+    ) -> Result<Vec<Vec<i16>>, KernelError> {
+        let cut = self.cut(side);
+        let len = product("elements of a factor", &[cut.rows, cut.cols])?;
+        let mut planes = buffers(self.codes.len(), len)?;
+        let fields: Vec<Field> = self.codes.iter().map(|code| *code.field()).collect();
+        let mut slices: Vec<&mut [i16]> = planes.iter_mut().map(Vec::as_mut_slice).collect();
+        residues::from_integers(&fields, integers, limbs, &mut slices)?;
+        Ok(planes)
+    }
+
+    /// All shares of a factor modulo prime number `prime`, row-major, with fresh masks, from its residues. Once
+    /// for each prime and factor: a second call is another sharing, and no device may get shares of two.
     ///
     /// # Errors
     /// `Shape` if a length or a number is not right; `Entropy`; `OutOfMemory`.
@@ -152,34 +183,20 @@ impl Whole {
         &self,
         side: Side,
         prime: usize,
-        integers: &[u64],
-        limbs: usize,
+        whole: &[i16],
         entropy: &mut dyn Entropy,
     ) -> Result<Vec<Vec<i16>>, KernelError> {
-        let (field, code, cut) = (self.field(prime)?, &self.codes[prime], self.cut(side));
-        let mut whole = Vec::new();
-        resize(
-            &mut whole,
-            product("elements of a factor", &[cut.rows, cut.cols])?,
-            0,
-        )?;
-        residues::from_integers(field, integers, limbs, &mut whole)?;
-        let parts = cut.split(&whole)?;
+        let (field, cut) = (self.field(prime)?, self.cut(side));
+        let code = &self.codes[prime];
+        let elements = product("elements of a factor", &[cut.rows, cut.cols])?;
+        same("elements of a factor", elements, whole.len())?;
+        let parts = cut.split(whole)?;
         let len = cut.part_len()?;
-        let buffers = |count: usize| {
-            let mut all = Vec::new();
-            for _ in 0..count {
-                let mut one = Vec::new();
-                resize(&mut one, len, 0i16)?;
-                push(&mut all, one)?;
-            }
-            Ok::<_, KernelError>(all)
-        };
-        let mut masks = buffers(code.parameters().colluders)?;
+        let mut masks = buffers(code.parameters().colluders, len)?;
         for mask in &mut masks {
             uniform::fill(field, entropy, mask)?;
         }
-        let mut shares = buffers(code.shares())?;
+        let mut shares = buffers(code.shares(), len)?;
         let parts: Vec<&[i16]> = parts.iter().map(Vec::as_slice).collect();
         let masks: Vec<&[i16]> = masks.iter().map(Vec::as_slice).collect();
         let mut slices: Vec<&mut [i16]> = shares.iter_mut().map(Vec::as_mut_slice).collect();
@@ -211,12 +228,7 @@ impl Whole {
             same("elements of an answer", len, answer.len())?;
         }
         let decoder = self.codes[prime].decoder(&numbers)?;
-        let mut blocks = Vec::new();
-        for _ in 0..decoder.blocks() {
-            let mut block = Vec::new();
-            resize(&mut block, len, 0)?;
-            push(&mut blocks, block)?;
-        }
+        let mut blocks = buffers(decoder.blocks(), len)?;
         let mut slices: Vec<&mut [i16]> = blocks.iter_mut().map(Vec::as_mut_slice).collect();
         decoder.decode(&answers, &mut slices)?;
         let mut whole = Vec::new();

@@ -58,7 +58,7 @@ fn integers_of_any_size_become_residues_and_come_back() {
                 .iter()
                 .map(|modulus| {
                     let mut plane = vec![i16::MAX; numbers.len()];
-                    from_integers(modulus, &words, size, &mut plane).unwrap();
+                    from_integers(&[*modulus], &words, size, &mut [&mut plane]).unwrap();
                     let p = modulus.prime();
                     for (x, &residue) in numbers.iter().zip(&plane) {
                         assert_eq!((x - residue) % p, BigInt::from(0));
@@ -67,6 +67,12 @@ fn integers_of_any_size_become_residues_and_come_back() {
                     plane
                 })
                 .collect();
+            let mut together = vec![vec![i16::MAX; numbers.len()]; fields.len()];
+            let mut slices: Vec<&mut [i16]> = together.iter_mut().map(Vec::as_mut_slice).collect();
+            from_integers(&fields, &words, size, &mut slices).unwrap();
+            assert!(from_integers(&fields, &words[1..], size, &mut slices).is_err());
+            assert!(from_integers(&fields[1..], &words, size, &mut slices).is_err());
+            assert!(together == planes, "all at once");
             let mut back = vec![u64::MAX; words.len()];
             let mut crt = Crt::new(&fields).unwrap();
             crt.integers(&views(&planes), size, &mut back).unwrap();
@@ -91,7 +97,7 @@ fn the_largest_integers_that_primes_can_hold_come_back() {
         .iter()
         .map(|modulus| {
             let mut plane = vec![0; numbers.len()];
-            from_integers(modulus, &words, 2, &mut plane).unwrap();
+            from_integers(&[*modulus], &words, 2, &mut [&mut plane]).unwrap();
             plane
         })
         .collect();
@@ -124,7 +130,7 @@ fn by_shares(a: &[u64], b: &[u64], shape: [usize; 3], bits: u32, draw: &mut Draw
             let code = Code::new(parameters(scheme, 1, 0), modulus).unwrap();
             let residues = |x: &[u64]| {
                 let mut plane = vec![0; x.len()];
-                from_integers(&modulus, x, 1, &mut plane).unwrap();
+                from_integers(&[modulus], x, 1, &mut [&mut plane]).unwrap();
                 plane
             };
             let (left, right) = (residues(a), residues(b));

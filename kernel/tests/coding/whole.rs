@@ -47,9 +47,13 @@ fn by_shares(
     let shape @ [rows, inner, cols] = whole.share_shape();
     let mut scratch = Scratch::new();
     let mut planes = Vec::new();
+    let of_a = whole.residues(Side::Left, a, limbs[0]).unwrap();
+    let of_b = whole.residues(Side::Right, b, limbs[0]).unwrap();
     for prime in 0..whole.codes().len() {
-        let left = whole.encode(Side::Left, prime, a, limbs[0], draw).unwrap();
-        let right = whole.encode(Side::Right, prime, b, limbs[0], draw).unwrap();
+        let left = whole.encode(Side::Left, prime, &of_a[prime], draw).unwrap();
+        let right = whole
+            .encode(Side::Right, prime, &of_b[prime], draw)
+            .unwrap();
         let code = &whole.codes()[prime];
         let field = *code.field();
         let right_ones: Vec<Vec<i16>> = left
@@ -196,6 +200,11 @@ fn a_check_refuses_what_has_another_size() {
         assert!(!check.accepts(a, c, rows));
     }
     assert!(Check::new(field(5), &[1], [2, 2], &mut draw).is_err());
+    assert!(Check::new(field(5), &[3], [1, 1], &mut draw).is_err());
+    assert!(
+        !check.accepts(&[4_000, 0], &[4_000, 8_000], 1),
+        "not canonical"
+    );
 }
 
 #[test]
