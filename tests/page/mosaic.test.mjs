@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { colourOf, withDevices } from '../../www/js/colours.js';
-import { emptyMosaic, extent, lanes, perDevice, pieceOf, timeLeft, withAnswer } from '../../www/js/mosaic.js';
+import { agrees, emptyMosaic, extent, lanes, perDevice, pieceOf, timeLeft, withAnswer } from '../../www/js/mosaic.js';
 import { initialState, reduce } from '../../www/js/state.js';
 
 const answer = (tiles, change = {}) => ({
@@ -98,4 +98,12 @@ test('an answer for a job that is no longer open changes nothing', () => {
   assert.deepEqual(told.palette, ['x', 'y']);
   const other = reduce(told, { type: 'open', job: 'k' });
   assert.equal(reduce(other, { type: 'mosaic', answer: answer([[1, 1, 100, 1, 1]]) }), other);
+});
+
+test('the map of a job that is done has as many tiles of each device as were accepted', () => {
+  const mosaic = withAnswer(emptyMosaic('j'), answer([[0, 1, 1, 1, 1], [1, 0, 1, 1, 1], [2, 0, 1, 1, 1]]));
+  const job = { state: 'done', tiles_done: 3, contributions: [{ device: 'x', tiles: 2 }, { device: 'y', tiles: 1 }] };
+  assert.equal(agrees(mosaic, job), true);
+  assert.equal(agrees(mosaic, { ...job, contributions: [{ device: 'x', tiles: 3 }] }), false);
+  assert.equal(agrees(mosaic, { ...job, state: 'running', contributions: [] }), true);
 });

@@ -222,6 +222,21 @@ fn the_picture_of_the_mesh_has_every_device_and_the_speed_of_each_measured_link(
     });
     assert_eq!(told["node"], json!(home.device()));
     assert!(told["links"][0]["bytes_per_second"].as_f64() > Some(0.0));
+    // Who ran a job tells who computed it, whoever is asked, also when all has ended.
+    let factor = Integers::random(900, 900, 4);
+    let id = home.api.matrix(&factor.npy());
+    let job = home.api.submit(&json!({"a": id, "b": id}));
+    let status = other.api.done(&job);
+    for node in [&home, &other] {
+        let told = node.api.get(&format!("/api/jobs/{job}/tiles"));
+        let told = told.expect(200).json();
+        assert_eq!(told["node"], status["coordinator"]);
+        let tiles = told["tiles"].as_array().map(Vec::len);
+        assert_eq!(
+            tiles.map(|tiles| tiles as u64),
+            status["tiles_total"].as_u64()
+        );
+    }
     let browser = Browser::here();
     show(&browser, &format!("http://{}/", home.api.address));
     browser.await_script(

@@ -68,6 +68,14 @@ export function perDevice({ devices, pieces }) {
   return sums.sort((x, y) => y.tiles - x.tiles || x.place - y.place);
 }
 
+/** Whether as many tiles of each device were accepted as the mosaic has, of a job that is done. */
+export function agrees({ devices, pieces }, { state, tiles_done: done, contributions }) {
+  if (state !== 'done' || pieces.length !== done) return true;
+  const counts = perDevice({ devices, pieces }).filter(({ tiles }) => tiles > 0);
+  const told = new Map(contributions.map(({ device, tiles }) => [device, tiles]));
+  return counts.length === told.size && counts.every(({ place, tiles }) => told.get(devices[place].device) === tiles);
+}
+
 /**
  * Where the tiles of each device lie in time: a list of lanes for each device, each a list of
  * `{tile, from, mid, to}`: from `from` to `mid` it waited for data, from `mid` to `to` it computed, and

@@ -257,7 +257,7 @@ export const strings = {
   },
 
   watch: {
-    heading: 'Who computes what',
+    heading: 'The result, tile by tile',
     map: 'Map of the result',
     mapOf: (done, total, devices) =>
       `Map of the result: ${number(done)} of ${count(total, 'tile')}, from ${count(devices, 'device')}. Arrow keys go from tile to tile.`,
@@ -279,6 +279,7 @@ export const strings = {
     unknown: 'not known',
     tooMany: (tiles, most) => `This job has ${number(tiles)} tiles; a map is drawn of up to ${number(most)}.`,
     notHere: 'The node that served this page is gone, so it can not draw who computed what. The table below is up to date.',
+    differs: 'Another node took this job over, and some tiles were computed twice. The table of who computed what counts those that were accepted.',
     failed: (why) => `The map can not be drawn: ${why}`,
   },
 

@@ -3,7 +3,7 @@
 import { h, isDark, keyed, setAttribute, setText, show, table } from './dom.js';
 import { colourOf } from './colours.js';
 import { duration, number } from './format.js';
-import { extent, perDevice, pieceOf } from './mosaic.js';
+import { agrees, extent, perDevice, pieceOf } from './mosaic.js';
 import { strings } from './strings.js';
 import { TileMap } from './tile-map.js';
 
@@ -107,8 +107,9 @@ export function mountWatch(actions) {
     if (mosaic?.job !== known.job) selected = pinned = looked = null;
     mosaic = known;
     const { tiling, devices, pieces } = mosaic;
-    show(problem, mosaic.problem !== null);
-    setText(problem, mosaic.problem ?? '');
+    const caveat = mosaic.problem ?? (agrees(mosaic, job) ? null : text.differs);
+    show(problem, caveat !== null);
+    setText(problem, caveat ?? '');
     show(parts, tiling !== null);
     show(details, pieces.length > 0);
     if (!tiling) return;

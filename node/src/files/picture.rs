@@ -67,6 +67,10 @@ pub fn draw<S: Source>(
     let cell_of = |at: u64, cells: usize, all: u64| {
         usize::try_from(u128::from(at) * cells as u128 / u128::from(all)).expect("fewer cells")
     };
+    let first_of = |cell: usize, cells: usize, all: u64| {
+        let first = (cell as u128 * u128::from(all)).div_ceil(cells as u128);
+        u64::try_from(first).expect("an element of the window, or its end")
+    };
     let mut sums = vec![(0.0_f64, 0_u64); if exact { 0 } else { height * width }];
     let mut cells = vec![Vec::with_capacity(width); height];
     let mut squares = Squares::default();
@@ -96,7 +100,13 @@ pub fn draw<S: Source>(
             let size = element.bytes() as usize;
             for (i, line) in bytes.chunks_exact(cols as usize * size).enumerate() {
                 let y = cell_of(row + i as u64 - window.row, height, window.rows);
-                for (j, raw) in line.chunks_exact(size).enumerate() {
+                let mut x = cell_of(col - window.col, width, window.cols);
+                let mut end = first_of(x + 1, width, window.cols);
+                for (j, raw) in (col - window.col..).zip(line.chunks_exact(size)) {
+                    if j >= end {
+                        x += 1;
+                        end = first_of(x + 1, width, window.cols);
+                    }
                     let value = float(raw, element);
                     if value.is_nan() {
                         summary.nan += 1;
@@ -110,7 +120,6 @@ pub fn draw<S: Source>(
                         export::print_json(&number::decode(raw, element), &mut text);
                         cells[y].push(String::from_utf8(text).expect("digits"));
                     } else {
-                        let x = cell_of(col + j as u64 - window.col, width, window.cols);
                         let (sum, count) = &mut sums[y * width + x];
                         *sum += value;
                         *count += 1;
@@ -132,6 +141,9 @@ pub fn draw<S: Source>(
 
 /// An element as the nearest double.
 fn float(bytes: &[u8], element: ElementType) -> f64 {
+    if element.dtype == Dtype::F64 {
+        return f64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    }
     match number::decode(bytes, element) {
         Value::F64(value) => value,
         Value::F32(value) => f64::from(value),

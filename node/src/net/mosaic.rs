@@ -1,5 +1,7 @@
 //! `GET /api/jobs/{job}/tiles`: who computed which tile, for the page's map and task stream.
 
+use std::time::Duration;
+
 use gemmesh_protocol::id::{DeviceId, JobId};
 use gemmesh_protocol::status::DeviceKind;
 use serde::Serialize;
@@ -8,7 +10,7 @@ use warp::reply::Response;
 
 use super::call::{self, Call, clip};
 use super::jobs::{self, Place};
-use super::{peers, reply};
+use super::reply;
 use crate::error::ApiError;
 use crate::store::{Mosaic, StoreError};
 
@@ -40,8 +42,8 @@ struct Device<'a> {
 /// 8,192, oldest first. Of a job that has ended they are told until its time is over.
 ///
 /// # Errors
-/// Nobody who can be reached has tiles of such a job: it is unknown, its time is over, or it is a batch,
-/// whose parts are cut each for itself.
+/// The job is unknown, its time is over, or it is a batch, whose parts are cut each for itself; 503 when the
+/// node that ran it can not be reached.
 pub async fn tiles(call: Call, job: String) -> Result<Response, ApiError> {
     if !call.reads() {
         return Err(call.refuse_method(&["GET"]));
@@ -58,39 +60,46 @@ pub async fn tiles(call: Call, job: String) -> Result<Response, ApiError> {
             )
         })?,
     };
-    // Who ran it knows best when each tile came; those who have copies know when they had copied them.
-    let ran = call.app().coordinator_address(job);
-    let there = match jobs::locate(&call, job).await? {
-        Place::There(address) => Some(address),
-        Place::Here | Place::Lost(_) => {
-            ran.filter(|_| !call.is_hop() && !call.app().coordinates(job))
-        }
+    // Only who ran it knows what was accepted from whom. Others have tiles, too, some of which they
+    // computed although another's was faster.
+    let app = call.app();
+    let (ran, told) = match jobs::locate(&call, job).await? {
+        Place::Here => (app.job(job).map(|status| status.coordinator), None),
+        Place::Lost(status) => (Some(status.coordinator), None),
+        Place::There(address) => (None, Some(address)),
     };
-    if let Some(address) = there
-        && let Ok(answer) = jobs::forward(&call, &address, std::time::Duration::ZERO).await
-        && answer.status().is_success()
-    {
-        return Ok(answer);
+    if ran != Some(app.device()) {
+        let address = told.or_else(|| app.address_of(ran?));
+        let address = address.filter(|_| !call.is_hop());
+        let address = address.ok_or_else(|| absent(job))?;
+        return jobs::forward(&call, &address, Duration::ZERO).await;
     }
     match call.app().store().mosaic(job, after).await {
         Ok(mosaic) => Ok(reply::json(
             StatusCode::OK,
             &answer(job, call.app().device(), &mosaic),
         )),
-        Err(StoreError::NoSuchJob(_)) if !call.is_hop() => {
-            let found = peers::any(call.app(), call.method.clone(), &call.target).await?;
-            found.map_err(|_| none(job))
-        }
         Err(StoreError::NoSuchJob(_)) => Err(none(job)),
         Err(error) => Err(error.into()),
     }
+}
+
+fn absent(job: JobId) -> ApiError {
+    ApiError::new(
+        503,
+        "coordinator_lost",
+        format!(
+            "the node that ran job {job} can not be reached, and it alone knows who computed which tile"
+        ),
+        "try again when it is back; the job's contributions say how much each device computed",
+    )
 }
 
 fn none(job: JobId) -> ApiError {
     ApiError::new(
         404,
         "no_tiles",
-        format!("no node that can be reached has tiles of job {job}"),
+        format!("there are no tiles of job {job}"),
         "GET /api/jobs lists the jobs of the mesh; a batch has no tiles of its own",
     )
 }

@@ -1,4 +1,5 @@
-//! Who computed which tile of a job, in the order in which the tiles became durable here.
+//! Who computed which tile of a job, in the order in which the tiles became durable here. What another node
+//! has recorded as accepted, while it coordinated the job, counts before what this one has computed itself.
 
 use std::collections::BTreeMap;
 
@@ -82,8 +83,10 @@ fn read(connection: &Connection, job: JobId, after: i64) -> Result<Mosaic, Store
         next: after,
     };
     let mut select = connection.prepare(
-        "SELECT number, tile, device, work, at_ms FROM tiles
-         WHERE job = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
+        "SELECT tiles.number, tiles.tile, coalesce(recorded.device, tiles.device),
+             coalesce(recorded.work, tiles.work), tiles.at_ms
+         FROM tiles LEFT JOIN recorded ON recorded.job = tiles.job AND recorded.tile = tiles.tile
+         WHERE tiles.job = ?1 AND tiles.number > ?2 ORDER BY tiles.number LIMIT ?3",
     )?;
     let mut rows = select.query(params![&job.0[..], after, TILES_MAX])?;
     while let Some(row) = rows.next()? {
