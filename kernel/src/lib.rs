@@ -2,7 +2,7 @@
 //! exact products of integers of any size, and checks of products that somebody else computed.
 //!
 //! The same crate runs in the native node and, compiled to WebAssembly, in a browser's workers.
-//! It is `no_std` + `alloc`; feature `std` only adds CPU detection on x86-64.
+//! It is `no_std` + `alloc`; feature `std` only adds CPU detection on x86-64 and a setting of the allocator.
 //!
 //! | module | holds |
 //! |---|---|
@@ -16,6 +16,7 @@
 //! | [`verify`] | is this product right? with a secret random vector |
 //! | [`naive`] | the oracle: three loops |
 //! | [`peak`] | the device's limit: multiply-adds in registers |
+//! | `allocator` | what the system's allocator keeps (with `std`): here because it takes `unsafe` |
 //!
 //! ```
 //! use gemmesh_kernel::{Class, MatMut, MatRef, Workspace, matmul};
@@ -53,6 +54,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+pub mod allocator;
 mod arch;
 pub mod coding;
 pub mod exact;

@@ -16,14 +16,16 @@ use gemmesh_protocol::io::{Door, LinkId};
 use gemmesh_protocol::matrix::Dtype;
 use gemmesh_protocol::message::Refusal;
 use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus, Outlook};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::BatchRequest;
 use crate::config::NodeConfig;
 use crate::driver::Event;
 use crate::error::ApiError;
+use crate::memory::{self, Share, Shares};
 use crate::metrics::Metrics;
+use crate::needs::Needs;
 use crate::net::guard::Members;
 use crate::present::Present;
 use crate::store::Store;
@@ -78,6 +80,8 @@ pub struct Submitted {
     pub job: JobId,
     /// Marks its owner.
     pub token: String,
+    /// What it takes of this node.
+    pub needs: Needs,
 }
 
 /// A handle on the running node.
@@ -94,7 +98,8 @@ pub(crate) struct Inner {
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) links: AtomicU64,
     pub(crate) metrics: Metrics,
-    pub(crate) results: Arc<Semaphore>,
+    pub(crate) shares: Shares,
+    pub(crate) results: Share,
     pub(crate) client: reqwest::Client,
     pub(crate) present: Present,
     pub(crate) healing: tokio::sync::Mutex<()>,
@@ -136,9 +141,14 @@ impl App {
         &self.0.metrics
     }
 
-    /// KiB of results that may be checked and stored at a time.
-    pub(crate) fn results(&self) -> Arc<Semaphore> {
-        self.0.results.clone()
+    /// What this node may hold in memory.
+    pub fn shares(&self) -> &Shares {
+        &self.0.shares
+    }
+
+    /// For tiles that were computed or came, until they are stored or judged.
+    pub(crate) fn results(&self) -> &Share {
+        &self.0.results
     }
 
     /// For requests to other nodes.
@@ -158,6 +168,9 @@ impl App {
 
     /// Prometheus text.
     pub fn metrics(&self) -> String {
+        let config = self.config();
+        let used = [memory::peak_resident(), Some(self.store().disk_used())];
+        self.0.metrics.holds([config.memory, config.disk], used);
         let view = self.view();
         self.0.metrics.render(&view, self.store().stats())
     }

@@ -25,6 +25,7 @@ use crate::driver::Event;
 use crate::error::ApiError;
 use crate::files::Source as _;
 use crate::files::memory::Memory;
+use crate::needs::{self, Needs};
 use crate::os;
 use crate::store::Piece;
 use crate::submit;
@@ -258,6 +259,7 @@ pub(crate) async fn submit(app: &App, request: BatchRequest) -> Result<Submitted
     let batch = JobId(os::random());
     let token: String = submit::token();
     let shared = Shared {
+        app,
         batch,
         total,
         parts: ready.len() as u32,
@@ -266,6 +268,7 @@ pub(crate) async fn submit(app: &App, request: BatchRequest) -> Result<Submitted
         reproducible: request.reproducible,
         slots: submit::slots(app),
     };
+    let (mut disk_bytes, mut memory_bytes) = (0u64, 0);
     let mut jobs = Vec::with_capacity(ready.len());
     for (number, part) in (0..).zip(ready) {
         let of_first = if number == 0 {
@@ -273,7 +276,11 @@ pub(crate) async fn submit(app: &App, request: BatchRequest) -> Result<Submitted
         } else {
             Vec::new()
         };
-        jobs.push(shared.taken(number, part, of_first)?);
+        let (taken, memory) = shared.taken(number, part, of_first)?;
+        let of = &taken.header;
+        disk_bytes = disk_bytes.saturating_add(of.a.rows * of.b.cols * of.element.bytes());
+        memory_bytes = memory.max(memory_bytes);
+        jobs.push(taken);
     }
     let first = Epoch {
         counter: 1,
@@ -288,11 +295,17 @@ pub(crate) async fn submit(app: &App, request: BatchRequest) -> Result<Submitted
             return Err(submit::stopping(batch));
         }
     }
-    Ok(Submitted { job: batch, token })
+    let needs = Needs {
+        disk_bytes,
+        memory_bytes,
+    };
+    let job = batch;
+    Ok(Submitted { job, token, needs })
 }
 
 /// What the parts of a batch have in common.
 struct Shared<'n> {
+    app: &'n App,
     batch: JobId,
     total: u32,
     parts: u32,
@@ -308,7 +321,7 @@ impl Shared<'_> {
         number: u32,
         part: Ready,
         failed: Vec<FailedProduct>,
-    ) -> Result<Taken, ApiError> {
+    ) -> Result<(Taken, u64), ApiError> {
         let (a, b) = (part.a, part.b);
         let dtype = a.element.dtype;
         let element = submit::element_of_product(&a, &b, dtype)?;
@@ -316,7 +329,7 @@ impl Shared<'_> {
             1 => plan::tiling(&a, &b, element, self.slots),
             stack => form(&a, &b, element, stack).tiling(stack, self.slots),
         };
-        let header = JobHeader {
+        let mut header = JobHeader {
             job: part_id(self.batch, number),
             name: self.name.to_owned(),
             class: submit::class(dtype, self.reproducible),
@@ -334,12 +347,18 @@ impl Shared<'_> {
                 failed,
             })),
         };
+        let (threads, shares) = (self.app.config().threads, self.app.shares());
+        let memory = match part.stack {
+            1 => needs::cut(&mut header, self.slots, threads, shares)?,
+            _ => needs::of_stack(&header),
+        };
         submit::check(&header)?;
-        Ok(Taken {
+        let taken = Taken {
             header,
             submitted: os::wall(),
             token: self.token,
-        })
+        };
+        Ok((taken, memory))
     }
 }
 

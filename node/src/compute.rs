@@ -1,9 +1,13 @@
 //! The slots of this node's worker: one thread each, one tile at a time.
+//!
+//! A slot waits before the last slab of its tile until there is room for the result: a disk or a network that
+//! is slower than the kernel slows it down, and nothing piles up.
 
 use std::sync::mpsc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use gemmesh_kernel::KernelError;
 use gemmesh_kernel::gemm::Class;
 use gemmesh_kernel::tile::{Element, Placement, Stack, TileProduct, TileSpec};
 use gemmesh_protocol::io::{SlabTask, TileShape};
@@ -11,6 +15,7 @@ use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, Part};
 use gemmesh_protocol::time::Span;
 
+use crate::memory::{Share, Shares};
 use crate::os;
 
 /// A slab with the bytes of its blocks.
@@ -41,16 +46,31 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Starts `count` threads that answer on `outcomes`.
-    pub fn start(count: u32, outcomes: tokio::sync::mpsc::UnboundedSender<SlabOutcome>) -> Self {
+    /// Starts `count` threads that answer on `outcomes`, and take what their results need of `results`.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn start(
+        count: u32,
+        shares: &Shares,
+        results: &Share,
+        outcomes: tokio::sync::mpsc::UnboundedSender<SlabOutcome>,
+    ) -> Self {
+        let runtime = tokio::runtime::Handle::current();
         let senders = (0..count)
             .map(|slot| {
                 // The engine gives a slot one slab at a time, so the queue stays short.
                 let (sender, receiver) = mpsc::channel();
+                let slot_thread = Slot {
+                    memory: shares.slot,
+                    results: results.clone(),
+                    runtime: runtime.clone(),
+                    tile: None,
+                };
                 let outcomes = outcomes.clone();
                 std::thread::Builder::new()
                     .name(format!("slot-{slot}"))
-                    .spawn(move || run(&receiver, &outcomes))
+                    .spawn(move || slot_thread.run(&receiver, &outcomes))
                     .expect("the system can start a thread");
                 sender
             })
@@ -67,58 +87,83 @@ impl Slots {
     }
 }
 
-/// One slot's life.
-fn run(
-    receiver: &mpsc::Receiver<SlabWork>,
-    outcomes: &tokio::sync::mpsc::UnboundedSender<SlabOutcome>,
-) {
-    os::yield_to_others();
-    let mut tile = None;
-    while let Ok(work) = receiver.recv() {
-        let outcome = slab(&mut tile, &work).map_err(|error| error.to_string());
-        if outcome.is_err() {
-            tile = None;
-        }
-        let outcome = SlabOutcome {
-            slot: work.task.slot,
-            generation: work.generation,
-            outcome,
-        };
-        if outcomes.send(outcome).is_err() {
-            return;
-        }
-    }
+/// What a slot's thread has.
+struct Slot {
+    /// The most bytes that a tile may take while it is computed.
+    memory: u64,
+    results: Share,
+    runtime: tokio::runtime::Handle,
+    tile: Option<TileProduct>,
 }
 
-/// C += A·B for one slab. The clock runs around the kernel alone.
-fn slab(
-    tile: &mut Option<TileProduct>,
-    work: &SlabWork,
-) -> Result<(Span, Option<Bytes>), gemmesh_kernel::KernelError> {
-    let task = &work.task;
-    if task.first {
+impl Slot {
+    /// One slot's life.
+    fn run(
+        mut self,
+        receiver: &mpsc::Receiver<SlabWork>,
+        outcomes: &tokio::sync::mpsc::UnboundedSender<SlabOutcome>,
+    ) {
+        os::yield_to_others();
+        while let Ok(work) = receiver.recv() {
+            let outcome = self.slab(&work);
+            if outcome.is_err() {
+                self.tile = None;
+            }
+            let outcome = SlabOutcome {
+                slot: work.task.slot,
+                generation: work.generation,
+                outcome,
+            };
+            if outcomes.send(outcome).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// C += A·B for one slab. The clock runs around the kernel alone.
+    fn slab(&mut self, work: &SlabWork) -> Result<(Span, Option<Bytes>), String> {
+        let failed = |error: KernelError| error.to_string();
+        let (task, depth) = (&work.task, (work.task.to - work.task.from) as usize);
         let spec = spec(&task.shape, task.class);
-        let stack = task.shape.stack.map(stack);
-        tile.get_or_insert_default().start(spec, stack)?;
+        if task.first {
+            let needed = spec.memory_bytes(depth) as u64;
+            // Tiles of stacks have bounds of their own.
+            if needed > self.memory && task.shape.stack.is_none() {
+                let most = self.memory;
+                return Err(format!(
+                    "the tile takes {needed} bytes of memory, a slot has {most}"
+                ));
+            }
+            let stack = task.shape.stack.map(stack);
+            let tile = self.tile.get_or_insert_default();
+            tile.start(spec, stack).map_err(failed)?;
+        }
+        let tile = self
+            .tile
+            .as_mut()
+            .expect("the first slab of a tile comes first");
+        tile.begin_slab(depth).map_err(failed)?;
+        for ((_, part), bytes) in task.a.iter().zip(&work.a) {
+            tile.put_a(bytes, placement(part)).map_err(failed)?;
+        }
+        for ((_, part), bytes) in task.b.iter().zip(&work.b) {
+            tile.put_b(bytes, placement(part)).map_err(failed)?;
+        }
+        let room = task.last.then(|| {
+            let bytes = spec.result_bytes() as u64;
+            self.runtime.block_on(self.results.take(bytes))
+        });
+        let start = Instant::now();
+        tile.accumulate().map_err(failed)?;
+        let result = match room {
+            Some(room) => Some((tile.finish().map_err(failed)?, room)),
+            None => None,
+        };
+        // Rounded up: even the smallest product takes some time.
+        let elapsed = (start.elapsed().as_nanos() as u64).div_ceil(1_000).max(1);
+        let result = result.map(|(bytes, room)| Share::counted(Bytes::from(bytes), room));
+        Ok((Span(elapsed), result))
     }
-    let tile = tile.as_mut().expect("the first slab of a tile comes first");
-    tile.begin_slab((task.to - task.from) as usize)?;
-    for ((_, part), bytes) in task.a.iter().zip(&work.a) {
-        tile.put_a(bytes, placement(part))?;
-    }
-    for ((_, part), bytes) in task.b.iter().zip(&work.b) {
-        tile.put_b(bytes, placement(part))?;
-    }
-    let start = Instant::now();
-    tile.accumulate()?;
-    let result = if task.last {
-        Some(Bytes::from(tile.finish()?))
-    } else {
-        None
-    };
-    // Rounded up: even the smallest product takes some time.
-    let elapsed = (start.elapsed().as_nanos() as u64).div_ceil(1_000).max(1);
-    Ok((Span(elapsed), result))
 }
 
 /// The kernel's view of a tile.
@@ -186,7 +231,7 @@ pub fn measure(threads: u32) -> f64 {
     })
 }
 
-fn measure_thread() -> Result<f64, gemmesh_kernel::KernelError> {
+fn measure_thread() -> Result<f64, KernelError> {
     const EDGE: usize = 192;
     let spec = TileSpec {
         element: Element::F64,

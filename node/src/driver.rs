@@ -25,7 +25,7 @@ use crate::app::{App, View, refusal_text};
 use crate::compute::{SlabOutcome, Slots};
 use crate::link::LinkQueue;
 use crate::os;
-use crate::verify::Verifier;
+use crate::verify::{Checks, Verifier};
 
 use copies::Copies;
 pub(crate) use event::Event;
@@ -71,6 +71,7 @@ pub(crate) struct Driver {
     links: BTreeMap<LinkId, LinkQueue>,
     jobs: BTreeMap<JobId, Job>,
     copies: Copies,
+    checks: Checks,
     registrations: BTreeMap<String, Vec<oneshot::Sender<Result<DeviceId, String>>>>,
     cancellations: BTreeMap<JobId, Vec<oneshot::Sender<()>>>,
     /// Jobs that this node took over and of which it has not leased a tile yet.
@@ -106,6 +107,7 @@ impl Driver {
             view,
             changes,
         } = parts;
+        let checks = Checks::new(app.shares().checks);
         let generations = vec![0; app.config().threads as usize];
         let mut driver = Self {
             app,
@@ -119,6 +121,7 @@ impl Driver {
             links: BTreeMap::new(),
             jobs: BTreeMap::new(),
             copies: Copies::default(),
+            checks,
             registrations: BTreeMap::new(),
             cancellations: BTreeMap::new(),
             resuming: BTreeSet::new(),

@@ -21,10 +21,11 @@ use gemmesh_protocol::id::{DeviceId, JobId, MatrixId};
 use gemmesh_protocol::io::{Door, LinkId};
 use gemmesh_protocol::job::Operand;
 use gemmesh_protocol::message::{Header, Message};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::driver::Event;
+use crate::memory::Share;
 
 use serving::{Served, Serving};
 
@@ -35,9 +36,6 @@ const SERVE_BLOCKS_MAX: usize = 1 << 17;
 /// The longest that one frame may take to leave.
 const SEND_LIMIT: Duration = Duration::from_secs(15);
 
-/// Results of all links that are being checked and stored, in KiB: what more comes waits, and goes
-/// back if that takes long.
-pub const RESULTS_KIB_MAX: usize = 256 << 10;
 /// How long a result may wait for its turn; links that say nothing for longer count as dead.
 const RESULT_WAIT: Duration = Duration::from_secs(2);
 
@@ -211,21 +209,9 @@ where
 /// The bytes of a result, counted until the last user drops them, with the `held` bytes of the
 /// frame that they keep; `None` when there is no room for long.
 async fn counted(app: &App, bytes: Bytes, held: usize) -> Option<Bytes> {
-    struct Counted(Bytes, #[allow(dead_code)] OwnedSemaphorePermit);
-
-    impl AsRef<[u8]> for Counted {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
-
-    let kib = held.div_ceil(1 << 10) as u32;
-    let permits = app.results().acquire_many_owned(kib);
-    let permit = tokio::time::timeout(RESULT_WAIT, permits)
-        .await
-        .ok()?
-        .ok()?;
-    Some(Bytes::from_owner(Counted(bytes, permit)))
+    let room = app.results().take(held as u64);
+    let room = tokio::time::timeout(RESULT_WAIT, room).await.ok()?;
+    Some(Share::counted(bytes, room))
 }
 
 async fn write<S, E>(

@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     takeovers: Counter,
     copies: Gauge,
     copied: Labelled<Counter>,
+    bytes: [Labelled<Gauge>; 2],
 }
 
 impl Metrics {
@@ -102,6 +103,17 @@ impl Metrics {
             "Tiles and matrices that came from other nodes, or did not, to keep jobs safe",
             copied.clone(),
         );
+        let bytes = [(); 2].map(|()| Labelled::<Gauge>::default());
+        registry.register(
+            "memory_bytes",
+            "Memory that this node may have resident, and the most that it had",
+            bytes[0].clone(),
+        );
+        registry.register(
+            "disk_bytes",
+            "Disk that bodies and matrices may take, and what matrices take now",
+            bytes[1].clone(),
+        );
         Self {
             registry: Mutex::new(registry),
             tiles,
@@ -115,6 +127,20 @@ impl Metrics {
             takeovers,
             copies,
             copied,
+            bytes,
+        }
+    }
+
+    /// `limits` and `used` are of memory and disk; what is not known is not shown.
+    pub(crate) fn holds(&self, limits: [u64; 2], used: [Option<u64>; 2]) {
+        for (n, name) in [(0, "peak"), (1, "used")] {
+            let shown = [("limit", Some(limits[n])), (name, used[n])];
+            for (part, bytes) in shown {
+                if let Some(bytes) = bytes {
+                    let gauge = self.bytes[n].get_or_create(&vec![("part", part)]);
+                    gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+                }
+            }
         }
     }
 

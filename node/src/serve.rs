@@ -7,11 +7,11 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use gemmesh_protocol::engine::Engine;
-use gemmesh_protocol::io::Config;
+use gemmesh_protocol::io::{Config, WorkerMemory};
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::DeviceRecord;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use crate::compute::{self, Slots};
 use crate::config::NodeConfig;
 use crate::driver::{Driver, EVENTS_MAX, Event, Parts};
 use crate::error::ApiError;
-use crate::link::RESULTS_KIB_MAX;
+use crate::memory::{Share, Shares};
 use crate::metrics::Metrics;
 use crate::net;
 use crate::net::discovery::Discovery;
@@ -28,6 +28,8 @@ use crate::present::Present;
 use crate::store::{Store, StoreError};
 use crate::{identity, os};
 
+/// With as much memory as this, what the allocator keeps is within the slack of [`Shares`].
+const PLENTY_BYTES: u64 = 2 << 30;
 /// Devices that are remembered at most.
 const DEVICES_MAX: usize = 1_024;
 /// How long goodbyes may take.
@@ -49,6 +51,10 @@ pub struct RunningNode {
 /// # Errors
 /// What is wrong with the port, the data directory or the configuration, and the fix.
 pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<RunningNode, ApiError> {
+    let shares = Shares::of(config.memory, config.threads).ok_or_else(|| too_little(&config))?;
+    if config.memory < PLENTY_BYTES {
+        gemmesh_kernel::allocator::give_back_at_once();
+    }
     let directory = config.data_dir.display().to_string();
     let unusable = |error: &dyn std::fmt::Display, hint: &str| {
         let message = format!("the data directory {directory} can not be used: {error}");
@@ -58,7 +64,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
     std::fs::create_dir_all(&config.data_dir).map_err(|error| unusable(&error, hint))?;
     let device = identity::load(&config.data_dir).map_err(|error| unusable(&error, hint))?;
     let store =
-        Store::open(&config.data_dir, config.disk, config.memory).map_err(|error| match error {
+        Store::open(&config.data_dir, config.disk, &shares).map_err(|error| match error {
             StoreError::Damaged(_) => {
                 let ApiError { message, hint, .. } = error.into();
                 unusable(&message, &hint)
@@ -107,7 +113,14 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
             record,
             mesh: config.mesh.clone(),
             seed: u64::from_le_bytes(os::random()),
-            cache_bytes: config.memory / 4,
+            memory: WorkerMemory {
+                cache_bytes: shares.cache,
+                resident_bytes: shares.resident,
+                window_bytes: shares.cache - shares.resident,
+                slab_bytes: shares.slab,
+                tile_bytes: shares.tile,
+                unsettled_bytes: shares.results / 2,
+            },
             devices_max: DEVICES_MAX,
             backups: config.backups,
         },
@@ -116,7 +129,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
 
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
     let (outcome_sender, outcomes) = mpsc::unbounded_channel();
-    let slots = Slots::start(threads, outcome_sender);
+    let results = Share::new(shares.results);
+    let slots = Slots::start(threads, &shares, &results, outcome_sender);
     let view = Arc::new(RwLock::new(View::default()));
     let (changes, _) = watch::channel(0);
     let app = App::new(Inner {
@@ -128,7 +142,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
         changes: changes.clone(),
         links: AtomicU64::new(0),
         metrics: Metrics::new(),
-        results: Arc::new(Semaphore::new(RESULTS_KIB_MAX)),
+        shares,
+        results,
         client: net::client(),
         present: Present::default(),
         healing: tokio::sync::Mutex::default(),
@@ -249,6 +264,17 @@ fn classes() -> Vec<KernelClass> {
         KernelClass::Separate,
         KernelClass::Exact,
     ]
+}
+
+fn too_little(config: &NodeConfig) -> ApiError {
+    let (memory, threads) = (config.memory, config.threads);
+    let least = Shares::least(threads) >> 20;
+    ApiError::new(
+        422,
+        "too_little_memory",
+        format!("{memory} bytes of memory are too little for {threads} threads: it takes {least}M"),
+        format!("give the node at least --memory {least}M, or fewer --threads"),
+    )
 }
 
 fn cannot_listen(config: &NodeConfig, error: &io::Error) -> ApiError {

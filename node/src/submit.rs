@@ -13,40 +13,34 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::app::{App, SubmitRequest, Submitted};
+use crate::cli::config::free_disk;
 use crate::driver::Event;
 use crate::error::ApiError;
 use crate::files::memory::Memory;
 use crate::files::{ReadOptions, json};
+use crate::needs::{self, Needs};
 use crate::os;
 use crate::store::{Missing, StoreError};
 
-/// Checks `request` and finds out what the job is.
-async fn prepare(app: &App, request: SubmitRequest) -> Result<JobHeader, ApiError> {
+/// A job that needs more asks the disk whether it has so much.
+const ASK_DISK_BYTES: u64 = 64 << 20;
+
+/// Checks `request`, and finds out what the job is and what it needs here.
+async fn prepare(app: &App, request: SubmitRequest) -> Result<(JobHeader, Needs), ApiError> {
     let a = operand(app, "a", request.a).await?;
     let b = operand(app, "b", request.b).await?;
     check_factors((a.rows, a.cols), (b.rows, b.cols))?;
     let common = common(a.element.dtype, b.element.dtype);
     let dtype = request.dtype.unwrap_or(common);
+    let disk_bytes = disk_needed(&a, &b, dtype)?;
+    check_disk(app, disk_bytes).await?;
     let a = converted(app, request.a, a, dtype).await?;
     let b = converted(app, request.b, b, dtype).await?;
     let element = element_of_product(&a, &b, dtype)?;
-    let bytes = u128::from(a.rows) * u128::from(b.cols) * u128::from(element.bytes());
-    if bytes > u128::from(app.config().disk) {
-        return Err(ApiError::new(
-            413,
-            "too_large",
-            format!(
-                "the product of {} × {} elements needs {bytes} bytes and this node may use {}",
-                a.rows,
-                b.cols,
-                app.config().disk
-            ),
-            "start the node with a larger --disk, or submit smaller pieces",
-        ));
-    }
     let class = class(dtype, request.reproducible);
-    let tiling = plan::tiling(&a, &b, element, slots(app));
-    let header = JobHeader {
+    let slots = slots(app);
+    let tiling = plan::tiling(&a, &b, element, slots);
+    let mut header = JobHeader {
         job: JobId(os::random()),
         name: request.name,
         class,
@@ -57,8 +51,13 @@ async fn prepare(app: &App, request: SubmitRequest) -> Result<JobHeader, ApiErro
         stack: 1,
         batch: None,
     };
+    let memory_bytes = needs::cut(&mut header, slots, app.config().threads, app.shares())?;
     check(&header)?;
-    Ok(header)
+    let needs = Needs {
+        disk_bytes,
+        memory_bytes,
+    };
+    Ok((header, needs))
 }
 
 /// What would become of `request`, without running it.
@@ -66,7 +65,8 @@ async fn prepare(app: &App, request: SubmitRequest) -> Result<JobHeader, ApiErro
 /// # Errors
 /// As [`submit`].
 pub(crate) async fn explain(app: &App, request: SubmitRequest) -> Result<Outlook, ApiError> {
-    let header = Box::new(prepare(app, request).await?);
+    let (header, _) = prepare(app, request).await?;
+    let header = Box::new(header);
     let (reply, outlook) = oneshot::channel();
     let told = app.tell(Event::Explain { header, reply }).await;
     match outlook.await {
@@ -85,7 +85,7 @@ pub(crate) async fn explain(app: &App, request: SubmitRequest) -> Result<Outlook
 /// # Errors
 /// What is wrong with the request, or why no job can be taken.
 pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitted, ApiError> {
-    let header = prepare(app, request).await?;
+    let (header, needs) = prepare(app, request).await?;
     let token = token();
     let taken = Taken {
         header,
@@ -107,7 +107,32 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
     if !app.tell(event).await || is_taken.await.is_err() {
         return Err(stopping(job));
     }
-    Ok(Submitted { job, token })
+    Ok(Submitted { job, token, needs })
+}
+
+/// Bytes of the product, and of factors that are not there in the job's element type.
+fn disk_needed(a: &Manifest, b: &Manifest, dtype: Dtype) -> Result<u64, ApiError> {
+    let converted = |of: &Manifest| match of.element.dtype == dtype {
+        true => 0,
+        false => of.rows * of.cols * ElementType { dtype, limbs: 1 }.bytes(),
+    };
+    let element = element_of_product(a, b, dtype)?;
+    let product = u128::from(a.rows) * u128::from(b.cols) * u128::from(element.bytes());
+    let product = u64::try_from(product).unwrap_or(u64::MAX);
+    Ok(product
+        .saturating_add(converted(a))
+        .saturating_add(converted(b)))
+}
+
+/// Refuses a job for which there is no room; what the disk itself has is asked only where it matters.
+async fn check_disk(app: &App, needed: u64) -> Result<(), ApiError> {
+    let budget = app.config().disk;
+    let free = budget.saturating_sub(app.store().disk_used());
+    let on_disk = match needed > ASK_DISK_BYTES {
+        true => free_disk(&app.config().data_dir),
+        false => None,
+    };
+    needs::check_disk(needed, free, budget, on_disk)
 }
 
 /// Whether a product of matrices of these rows and columns is there.

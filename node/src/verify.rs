@@ -32,14 +32,21 @@ use crate::os;
 use crate::present::Present;
 use crate::store::{Store, StoreError};
 
-/// Bytes of operands that a tile computed here keeps at a time.
-const SLAB_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of operands that a tile computed here keeps at a time: half as many as the tile has, within these.
+const SLAB_MIN: u64 = 256 << 10;
+/// See [`SLAB_MIN`].
+const SLAB_MAX: u64 = 4 << 20;
+/// Bytes of a vector for each row of B and each column of a tile.
+const PROBE_BYTES: u64 = 16;
 
 /// Up to so many column panels, and so many tiles, a row panel of A is read once for all its tiles.
 const COLUMNS_MAX: u64 = 8;
 const TILES_MAX: u64 = 1 << 15;
 /// Rows of tiles that have not come and are multiplied all the same; each takes at most 17 bytes.
 const AHEAD_ROWS_MAX: u64 = 1 << 18;
+
+/// What a row of a tile that has not come takes.
+const AHEAD_BYTES: u64 = 17;
 
 /// Why a tile could not be checked. It says nothing about the tile.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,23 @@ pub enum VerifyError {
     Kernel(#[from] gemmesh_kernel::KernelError),
 }
 
+/// What the checks of all jobs share.
+#[derive(Debug)]
+pub struct Checks {
+    job_bytes: u64,
+    computing: Arc<Mutex<()>>,
+}
+
+impl Checks {
+    /// Of `bytes` for vectors each job may keep a quarter: more than four are seldom checked at a time.
+    pub fn new(bytes: u64) -> Self {
+        Self {
+            job_bytes: bytes / 4,
+            computing: Arc::default(),
+        }
+    }
+}
+
 /// The checks of one job.
 pub struct Verifier {
     store: Store,
@@ -60,8 +84,10 @@ pub struct Verifier {
     a: MatrixId,
     b: MatrixId,
     panels: Mutex<Panels>,
-    /// Held while a tile is computed here: one at a time for each job.
-    computing: Mutex<()>,
+    /// The most bytes of vectors that are kept.
+    probes_bytes: u64,
+    /// Held while a tile is computed here: one at a time on this node.
+    computing: Arc<Mutex<()>>,
 }
 
 /// What was made of the operands' panels.
@@ -85,13 +111,8 @@ impl Panels {
 
 impl Verifier {
     /// For a job whose operands are in `store`, some of their blocks `present`.
-    pub fn new(
-        store: Store,
-        present: Present,
-        header: Arc<JobHeader>,
-        a: MatrixId,
-        b: MatrixId,
-    ) -> Self {
+    pub fn new(store: Store, present: Present, header: Arc<JobHeader>, checks: &Checks) -> Self {
+        let (a, b) = (header.a.id(), header.b.id());
         Self {
             store,
             present,
@@ -99,7 +120,8 @@ impl Verifier {
             a,
             b,
             panels: Mutex::default(),
-            computing: Mutex::default(),
+            probes_bytes: checks.job_bytes,
+            computing: checks.computing.clone(),
         }
     }
 
@@ -148,7 +170,9 @@ impl Verifier {
         if tiling.grid_cols() <= COLUMNS_MAX && tiling.len() <= TILES_MAX {
             let mut panels = self.panels.lock().await;
             let ahead = panels.ahead.len() as u64 + tiling.grid_cols();
-            let room = ahead * tiling.tile_rows <= AHEAD_ROWS_MAX;
+            let rows_max = AHEAD_ROWS_MAX.min(self.probes_bytes / 2 / AHEAD_BYTES);
+            let room =
+                ahead * tiling.tile_rows <= rows_max && tiling.grid_cols() <= self.probes_max(rect);
             if room && panels.read.insert(rect.row) {
                 let others = (0..tiling.grid_cols()).map(|tile| tiling.rect(tile));
                 columns.extend(others.filter(|other| other.col != rect.col));
@@ -194,12 +218,25 @@ impl Verifier {
     async fn probe_of(&self, rect: Rect) -> Result<Arc<Probe>, VerifyError> {
         let cell = {
             let mut panels = self.panels.lock().await;
+            let most = self.probes_max(rect);
+            while panels.probes.len() as u64 >= most && !panels.probes.contains_key(&rect.col) {
+                // A job is computed panel by panel: the one farthest away is needed last.
+                let far = |column: &u64| column.abs_diff(rect.col);
+                let farthest = panels.probes.keys().copied().max_by_key(far);
+                panels.retire(farthest.expect("more than none"));
+            }
             panels.probes.entry(rect.col).or_default().clone()
         };
         let probe = cell
             .get_or_try_init(async || self.probe(rect).await.map(Arc::new))
             .await?;
         Ok(probe.clone())
+    }
+
+    /// How many panels' vectors are kept: half of what this job may keep.
+    fn probes_max(&self, rect: Rect) -> u64 {
+        let each = PROBE_BYTES * (self.header.a.cols + rect.cols);
+        (self.probes_bytes / 2 / each).max(1)
     }
 
     /// x and B·x for the columns of `rect`.
@@ -272,7 +309,8 @@ impl Verifier {
     /// The tile by this node's own kernel, slab by slab, and the time in the kernel.
     async fn compute(&self, rect: Rect, spec: TileSpec) -> Result<(Bytes, Span), VerifyError> {
         let inner = self.header.a.cols;
-        let depth = slab::depth(&self.header, rect, SLAB_BYTES_MAX);
+        let tile = rect.rows * rect.cols * self.header.element.bytes();
+        let depth = slab::depth(&self.header, rect, SLAB_MAX.min(tile / 2).max(SLAB_MIN));
         let (mut product, mut kernel, mut from) = (TileProduct::default(), Span(0), 0);
         let stack = self.header.span(rect).map(compute::stack);
         product.start(spec, stack)?;

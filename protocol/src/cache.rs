@@ -9,6 +9,7 @@ use crate::id::BlockId;
 pub struct BlockCache {
     bytes_max: u64,
     bytes: u64,
+    pinned: u64,
     clock: u64,
     entries: BTreeMap<BlockId, Entry>,
     /// Unpinned blocks by last use.
@@ -28,6 +29,7 @@ impl BlockCache {
         Self {
             bytes_max,
             bytes: 0,
+            pinned: 0,
             clock: 0,
             entries: BTreeMap::new(),
             idle: BTreeMap::new(),
@@ -37,6 +39,11 @@ impl BlockCache {
     /// What it should hold at most.
     pub fn bytes_max(&self) -> u64 {
         self.bytes_max
+    }
+
+    /// Bytes of blocks that are pinned.
+    pub fn pinned(&self) -> u64 {
+        self.pinned
     }
 
     /// Whether the block is there.
@@ -70,6 +77,7 @@ impl BlockCache {
     pub fn pin(&mut self, id: &BlockId) {
         let entry = self.entries.get_mut(id).expect("a present block is pinned");
         if entry.pins == 0 {
+            self.pinned += entry.bytes;
             self.idle.remove(&entry.used);
         }
         entry.pins += 1;
@@ -87,6 +95,7 @@ impl BlockCache {
         assert!(entry.pins > 0, "as many unpins as pins");
         entry.pins -= 1;
         if entry.pins == 0 {
+            self.pinned -= entry.bytes;
             self.clock += 1;
             entry.used = self.clock;
             self.idle.insert(self.clock, *id);

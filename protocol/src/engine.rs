@@ -72,7 +72,7 @@ impl<P: Clone> Engine<P> {
             record.device,
             record.slots,
             record.classes.clone(),
-            config.cache_bytes,
+            config.memory,
             now,
         );
         let paused = config.record.state == DeviceState::Paused;

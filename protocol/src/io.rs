@@ -35,13 +35,49 @@ pub struct Config {
     pub mesh: String,
     /// Seeds jitter and ids of leases; nothing secret depends on it.
     pub seed: u64,
-    /// Bytes of blocks that the worker may keep for later.
-    pub cache_bytes: u64,
+    /// What the worker may hold.
+    pub memory: WorkerMemory,
     /// The most devices that are remembered.
     pub devices_max: usize,
     /// Nodes that are to hold what is needed to continue a job of this one, at most
     /// [`crate::replication::BACKUPS_MAX`].
     pub backups: usize,
+}
+
+/// What a worker may hold, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerMemory {
+    /// Blocks that are kept for later.
+    pub cache_bytes: u64,
+    /// Blocks that one slab may need.
+    pub resident_bytes: u64,
+    /// Blocks in use and on their way for all tiles; one tile at a time may need more than this.
+    pub window_bytes: u64,
+    /// The panels of a slab at most, so that computing starts early.
+    pub slab_bytes: u64,
+    /// The largest tile.
+    pub tile_bytes: u64,
+    /// Results kept until their coordinator has judged them.
+    pub unsettled_bytes: u64,
+}
+
+impl WorkerMemory {
+    const SLAB_BYTES_MAX: u64 = 4 << 20;
+    /// What a slab may always keep present, however small the cache.
+    const RESIDENT_BYTES_MIN: u64 = 64 << 20;
+    const UNSETTLED_BYTES_MAX: u64 = 64 << 20;
+
+    /// That of a worker of which only the cache is bounded.
+    pub fn of_cache(cache_bytes: u64) -> Self {
+        Self {
+            cache_bytes,
+            resident_bytes: cache_bytes.max(Self::RESIDENT_BYTES_MIN),
+            window_bytes: u64::MAX,
+            slab_bytes: Self::SLAB_BYTES_MAX,
+            tile_bytes: u64::MAX,
+            unsettled_bytes: Self::UNSETTLED_BYTES_MAX,
+        }
+    }
 }
 
 /// One computed tile, as the store keeps it.

@@ -228,7 +228,7 @@ impl<P: Clone> PageEngine<P> {
             record.device,
             record.slots,
             record.classes.clone(),
-            config.cache_bytes,
+            config.memory,
             now,
         );
         let mut page = Self {

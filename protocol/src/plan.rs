@@ -22,6 +22,20 @@ pub const TILES_MAX: u64 = 1 << 22;
 /// # Panics
 /// When `a` has not as many columns as `b` has rows.
 pub fn tiling(a: &Manifest, b: &Manifest, c: ElementType, slots_total: u32) -> Tiling {
+    tiling_within(a, b, c, slots_total, TILE_BYTES_MAX)
+}
+
+/// [`tiling`] with tiles of at most `tile_bytes_max`, but at least one block.
+///
+/// # Panics
+/// When `a` has not as many columns as `b` has rows.
+pub fn tiling_within(
+    a: &Manifest,
+    b: &Manifest,
+    c: ElementType,
+    slots_total: u32,
+    tile_bytes_max: u64,
+) -> Tiling {
     assert_eq!(a.cols, b.rows, "the factors do not fit");
     let (rows, cols) = (a.rows, b.cols);
     let grid = Grid::new(rows, cols, c);
@@ -40,7 +54,7 @@ pub fn tiling(a: &Manifest, b: &Manifest, c: ElementType, slots_total: u32) -> T
                 .max(elements_max / r.min(q).max(1))
                 .min(1 << 16);
         let square_enough = r.min(q) < TILE_EDGE_MAX / 4 || r.max(q) <= TILE_EDGE_MAX;
-        bytes <= TILE_BYTES_MAX && edges && square_enough
+        bytes <= tile_bytes_max.min(TILE_BYTES_MAX) && edges && square_enough
     };
     let tiny = |r: u64, q: u64| {
         u128::from(r.min(rows)) * u128::from(q.min(cols)) * u128::from(a.cols) < TILE_WORK_MIN

@@ -73,8 +73,8 @@ impl Slab {
 }
 
 /// How many inner indices a slab of `rect` covers so that its panels take at most `budget` bytes:
-/// all of them if they fit or the job is a stack, else whole blocks if at least one fits, else what
-/// fits.
+/// all of them if they fit or the job is a stack, else whole blocks if at least one fits, else the largest
+/// power of two that fits. So no slab reaches into one more block than it must.
 pub fn depth(header: &JobHeader, rect: Rect, budget: u64) -> u64 {
     let inner = header.a.cols;
     if header.stack > 1 {
@@ -95,29 +95,97 @@ pub fn depth(header: &JobHeader, rect: Rect, budget: u64) -> u64 {
             return fit - fit % unit;
         }
     }
-    fit
+    1 << fit.ilog2()
 }
 
 /// The most bytes of blocks that any slab of `rect` keeps present at once. Cost: constant.
 pub fn resident_bytes(header: &JobHeader, rect: Rect, depth: u64) -> u64 {
-    let covered = |length: u64, edge: u64, whole: u64| {
-        // A range of `length` touches at most this many blocks of `edge`.
-        let blocks = length.div_ceil(edge).saturating_add(1);
-        blocks
-            .saturating_mul(edge)
-            .min(whole.next_multiple_of(edge))
-            .min(whole)
+    // Elements of the blocks that a range touches, along one dimension of `whole` elements.
+    let covered = |from: u64, length: u64, edge: u64, whole: u64| {
+        let end = (from + length).min(whole).next_multiple_of(edge).min(whole);
+        end - from / edge * edge
+    };
+    let deep = |edge: u64, whole: u64| {
+        // Slabs begin at multiples of their depth.
+        let straddles = !depth.is_multiple_of(edge) && !edge.is_multiple_of(depth);
+        let blocks = depth.div_ceil(edge) + u64::from(straddles);
+        blocks.saturating_mul(edge).min(whole)
     };
     let (a, b) = (&header.a, &header.b);
     let (grid_a, grid_b) = (a.grid(), b.grid());
-    let a_bytes = covered(rect.rows, grid_a.block_rows(), a.rows)
-        .saturating_mul(covered(depth, grid_a.block_cols(), a.cols))
+    let a_bytes = covered(rect.row, rect.rows, grid_a.block_rows(), a.rows)
+        .saturating_mul(deep(grid_a.block_cols(), a.cols))
         .saturating_mul(a.element.bytes());
-    let b_rows = header
-        .span(rect)
-        .map_or(depth, |span| span.products.saturating_mul(depth));
-    let b_bytes = covered(b_rows, grid_b.block_rows(), b.rows)
-        .saturating_mul(covered(rect.cols, grid_b.block_cols(), b.cols))
+    let b_rows = match header.span(rect) {
+        None => deep(grid_b.block_rows(), b.rows),
+        Some(span) => {
+            let each = header.a.cols;
+            covered(
+                span.first * each,
+                span.products * each,
+                grid_b.block_rows(),
+                b.rows,
+            )
+        }
+    };
+    let b_bytes = b_rows
+        .saturating_mul(covered(rect.col, rect.cols, grid_b.block_cols(), b.cols))
         .saturating_mul(b.element.bytes());
     a_bytes.saturating_add(b_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::JobId;
+    use crate::job::KernelClass;
+    use crate::matrix::{Dtype, ElementType, Grid, Manifest};
+    use crate::plan;
+
+    proptest! {
+        #[test]
+        fn no_slab_needs_more_blocks_than_is_said(
+            m in 1u64..3_000, k in 1u64..3_000, n in 1u64..3_000, budget in 12u32..23, limit in 19u32..23,
+        ) {
+            let element = ElementType { dtype: Dtype::F64, limbs: 1 };
+            let manifest = |name: &str, rows, cols| Manifest {
+                element,
+                bits: 0,
+                rows,
+                cols,
+                blocks: (0..Grid::new(rows, cols, element).len())
+                    .map(|block| BlockId::of(format!("{name} {block}").as_bytes()))
+                    .collect(),
+            };
+            let (a, b) = (manifest("a", m, k), manifest("b", k, n));
+            let header = JobHeader {
+                job: JobId([0; 16]),
+                name: String::new(),
+                class: KernelClass::Any,
+                tiling: plan::tiling_within(&a, &b, element, 2, 1 << limit),
+                a,
+                b,
+                element,
+                stack: 1,
+                batch: None,
+            };
+            for tile in [0, header.tiling.len() / 2, header.tiling.len() - 1] {
+                let rect = header.tiling.rect(tile);
+                let depth = depth(&header, rect, 1 << budget);
+                let said = resident_bytes(&header, rect, depth);
+                let mut from = 0;
+                while from < k {
+                    let slab = Slab::new(&header, rect, from, depth);
+                    let blocks = slab.blocks();
+                    let bytes = blocks.values().map(|(operand, block)| {
+                        header.manifest(*operand).grid().block_bytes(u64::from(*block))
+                    });
+                    prop_assert!(bytes.sum::<u64>() <= said);
+                    from = slab.to;
+                }
+            }
+        }
+    }
 }

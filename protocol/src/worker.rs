@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::cache::BlockCache;
 use crate::id::{BlockId, DeviceId, Epoch, JobId, LeaseId};
-use crate::io::{SlabTask, TileShape};
+use crate::io::{SlabTask, TileShape, WorkerMemory};
 use crate::job::{JobHeader, KernelClass, Operand};
 use crate::message::{Grant, Message, Work};
 use crate::slab::{self, Place, Slab};
@@ -35,12 +35,8 @@ const LEASES_PER_SLOT: u32 = 2;
 /// Blocks asked for and not there yet, in bytes: enough to fill a fast link, little enough that
 /// what is needed first is not stuck behind what is needed later.
 const FETCH_BYTES_MAX: u64 = 16 << 20;
-/// A slab's panels take at most this, so that computing starts early.
-const SLAB_BYTES_MAX: u64 = 4 << 20;
-/// See [`SLAB_BYTES_MAX`]: below this, more slabs cost more than they spare.
+/// A slab's panels are no smaller than this for want of cache: more slabs would cost more than they spare.
 const SLAB_BYTES_MIN: u64 = 1 << 20;
-/// What a slab may always keep present, however small the cache.
-const RESIDENT_BYTES_MIN: u64 = 64 << 20;
 /// A coordinator that owes an answer and says nothing for so long gets its leases back.
 const SILENCE_MAX: Span = Span::from_secs(15);
 /// How often a block is fetched again when it arrives broken.
@@ -115,6 +111,7 @@ pub struct Worker<P> {
     classes: Vec<KernelClass>,
     slots: Vec<Slot>,
     paused: bool,
+    memory: WorkerMemory,
     cache: BlockCache,
     jobs: BTreeMap<JobId, Job>,
     /// By order of grant.
@@ -203,7 +200,7 @@ impl<P: Clone> Worker<P> {
         me: DeviceId,
         slots: u32,
         classes: Vec<KernelClass>,
-        cache_bytes: u64,
+        memory: WorkerMemory,
         now: Instant,
     ) -> Self {
         let slot = Slot {
@@ -215,7 +212,8 @@ impl<P: Clone> Worker<P> {
             classes,
             slots: vec![slot; slots as usize],
             paused: false,
-            cache: BlockCache::new(cache_bytes),
+            memory,
+            cache: BlockCache::new(memory.cache_bytes),
             jobs: BTreeMap::new(),
             leases: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -227,7 +225,7 @@ impl<P: Clone> Worker<P> {
             turn: JobId([0; 16]),
             sequence: 0,
             books: Books::default(),
-            unsettled: Unsettled::default(),
+            unsettled: Unsettled::new(memory.unsettled_bytes),
             busy: Busy::default(),
             effects: VecDeque::new(),
         }
@@ -380,7 +378,8 @@ impl<P: Clone> Worker<P> {
 
     fn slab_budget(&self) -> u64 {
         let share = self.cache.bytes_max() / (3 * self.slots.len().max(1) as u64);
-        share.clamp(SLAB_BYTES_MIN, SLAB_BYTES_MAX)
+        let most = self.memory.slab_bytes;
+        share.clamp(SLAB_BYTES_MIN.min(most), most)
     }
 
     fn is_coordinator(&self, job: JobId, device: DeviceId) -> bool {

@@ -2,7 +2,7 @@
 //! comes back. The test plays the nodes.
 
 use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId, LeaseId};
-use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output, SlabTask};
+use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output, SlabTask, WorkerMemory};
 use gemmesh_protocol::job::{JobHeader, KernelClass, Operand};
 use gemmesh_protocol::matrix::{Dtype, ElementType, Manifest};
 use gemmesh_protocol::message::{DeviceRecord, Grant, Header, Hello, Message, Refusal, VERSION};
@@ -397,7 +397,7 @@ impl Page {
             record,
             mesh: "room".to_owned(),
             seed: u64::from(id),
-            cache_bytes: 64 << 20,
+            memory: WorkerMemory::of_cache(64 << 20),
             devices_max: 64,
             backups: 0,
         };

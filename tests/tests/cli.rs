@@ -338,7 +338,10 @@ fn bad_input_is_named_and_ends_with_2() {
         ),
         ("multiply a.csv", &["<B>"]),
         ("serve --memory lots", &["lots", "512M"]),
-        ("serve --memory 1M", &["--memory", "64M"]),
+        (
+            "serve --memory 1M --threads 1",
+            &["--memory", "at least 88M"],
+        ),
         ("serve --tls", &["--tls"]),
         ("job xyz", &["xyz", "hexadecimal"]),
         ("mulitply a.csv b.csv", &["mulitply", "multiply"]),

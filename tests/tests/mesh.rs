@@ -1,7 +1,7 @@
 //! Whole meshes in a simulated network.
 
 use gemmesh_protocol::id::JobId;
-use gemmesh_protocol::io::Input;
+use gemmesh_protocol::io::{Input, WorkerMemory};
 use gemmesh_protocol::message::Refusal;
 use gemmesh_protocol::status::{DeviceState, JobState, JobStatus};
 use gemmesh_protocol::time::{Instant, Span};
@@ -223,7 +223,10 @@ fn several_jobs_of_several_nodes_run_at_once() {
 fn a_small_cache_is_enough() {
     let mut sim = Sim::new(12);
     let small = Spec {
-        cache_bytes: 4 << 20,
+        memory: WorkerMemory {
+            window_bytes: 0,
+            ..WorkerMemory::of_cache(4 << 20)
+        },
         ..Spec::default()
     };
     let [a, _, page] = trio(&mut sim, [small; 3]);

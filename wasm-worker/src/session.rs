@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use gemmesh_protocol::codec::{self, FrameError};
 use gemmesh_protocol::id::{BlockId, DeviceId};
-use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output, SlabTask};
+use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output, SlabTask, WorkerMemory};
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::Part;
 use gemmesh_protocol::message::{DeviceRecord, Header, Message};
@@ -209,7 +209,7 @@ impl Session {
             record,
             mesh: start.mesh,
             seed: u64::from_le_bytes(seed[..8].try_into().expect("eight bytes")) ^ start.time,
-            cache_bytes: start.cache_bytes,
+            memory: WorkerMemory::of_cache(start.cache_bytes),
             devices_max: DEVICES_MAX,
             backups: 0,
         };

@@ -13,6 +13,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
 
 use crate::files::Format;
+use crate::needs::Needs;
 
 use super::error::{CliError, from_status};
 use super::text;
@@ -48,6 +49,8 @@ pub struct Submitted {
     pub job: String,
     /// Marks its owner.
     pub token: String,
+    /// What it takes of the node; older nodes do not say.
+    pub needs: Option<Needs>,
 }
 
 /// A job to submit.
@@ -206,6 +209,21 @@ impl Client {
     pub async fn wait(&self, id: &str) -> Result<JobStatus, CliError> {
         self.get(&format!("/api/jobs/{id}?wait={WAIT_SECONDS}"))
             .await
+    }
+
+    /// The most memory that the node had, and what it may have, in bytes, if it says so.
+    pub async fn memory(&self) -> Option<[u64; 2]> {
+        let response = self
+            .send(self.request(Method::GET, "/metrics"))
+            .await
+            .ok()?;
+        let text = String::from_utf8(self.read(response).await.ok()?).ok()?;
+        let gauge = |part: &str| {
+            let name = format!("gemmesh_memory_bytes{{part=\"{part}\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&name))?;
+            line.trim().parse().ok()
+        };
+        Some([gauge("peak")?, gauge("limit")?])
     }
 
     /// Cancels a job; the answer is what the node says about it, which may be nothing.

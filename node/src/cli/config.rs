@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::NodeConfig;
+use crate::memory::Shares;
 
 use super::args::ServeArgs;
 use super::error::CliError;
+use super::text;
 use super::values::Address;
 
 /// What is assumed when the system does not say how much memory it has.
 const MEMORY_UNKNOWN: u64 = 2 << 30;
 /// What is assumed when the system does not say how much disk is free.
 const DISK_UNKNOWN: u64 = 4 << 30;
-/// Less memory than this is not enough to hold tiles and answer requests.
-const MEMORY_MIN: u64 = 64 << 20;
 /// Less disk than this is not enough for the smallest jobs.
 const DISK_MIN: u64 = 16 << 20;
 
@@ -23,11 +23,17 @@ const DISK_MIN: u64 = 16 << 20;
 /// An option that can not be met, with the fix.
 pub fn resolve(args: &ServeArgs) -> Result<NodeConfig, CliError> {
     let data_dir = data_dir(args.data_dir.as_deref())?;
-    let memory = args.memory.map_or_else(default_memory, |size| size.0);
-    if memory < MEMORY_MIN {
+    let threads = args.threads.unwrap_or_else(threads);
+    let least = Shares::least(threads);
+    let default = || default_memory().max(least);
+    let memory = args.memory.map_or_else(default, |size| size.0);
+    if memory < least {
+        let (count, least) = (text::count(threads.into(), "thread"), least >> 20);
         return Err(CliError::usage(
-            format!("--memory {memory} is too little"),
-            "give a node at least 64M",
+            format!("--memory {memory} is too little for {count}: it takes at least {least}M"),
+            format!(
+                "give a node of so many threads at least --memory {least}M, or use fewer --threads"
+            ),
         ));
     }
     let disk = args
@@ -51,7 +57,7 @@ pub fn resolve(args: &ServeArgs) -> Result<NodeConfig, CliError> {
             .map(|Address(address)| address.clone())
             .collect(),
         mdns: !args.no_mdns,
-        threads: args.threads.unwrap_or_else(threads),
+        threads,
         memory,
         disk,
         backups: usize::from(args.backups),
@@ -123,7 +129,7 @@ fn default_memory() -> u64 {
         _ => system.total_memory(),
     };
     let total = if total == 0 { MEMORY_UNKNOWN } else { total };
-    (total / 2).max(MEMORY_MIN)
+    total / 2
 }
 
 /// Half of what is free where the data directory is or will be.

@@ -121,6 +121,12 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
         lines.push_str(&format!(", {copied} more for safety"));
     }
     lines.push('\n');
+    if let Some([peak, limit]) = client.memory().await {
+        let (peak, limit) = (text::bytes(peak), text::bytes(limit));
+        lines.push_str(&format!(
+            "memory     {peak} at most at the node asked, which may take {limit}\n"
+        ));
+    }
     if let Some(result) = &job.result {
         lines.push_str(&format!(
             "result     {result}\n           gemmesh result {} -o c.npy\n",

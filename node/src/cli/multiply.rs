@@ -24,6 +24,8 @@ use super::{batch, explain, jobs, logging, signals, text};
 const TERMINAL_ELEMENTS_MAX: u64 = 2_500;
 /// `--json` without `-o` carries a result of at most this many elements.
 const JSON_ELEMENTS_MAX: u64 = 10_000;
+/// What a job needs of a node's disk is said from here on.
+const LARGE_BYTES: u64 = 64 << 20;
 /// How often the bar is redrawn.
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
 /// How often a node that stopped answering is asked again before the command gives up.
@@ -286,6 +288,17 @@ async fn multiply(
         return explain::print(&outlook, args.query.json);
     }
     let submitted = client.submit(&submission).await?;
+    if let Some(needs) = submitted
+        .needs
+        .filter(|needs| needs.disk_bytes >= LARGE_BYTES)
+    {
+        progress.clear();
+        output::note(&format!(
+            "the job needs {} of disk at that node, and {} of memory for each tile",
+            text::bytes(needs.disk_bytes),
+            text::bytes(needs.memory_bytes)
+        ));
+    }
     if args.detach {
         progress.clear();
         return detached(args, client, &submitted.job, &submitted.token);

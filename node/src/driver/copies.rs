@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use gemmesh_protocol::replication::Taken;
 
 use super::*;
+use crate::memory::Share;
 use crate::net::peers::{self, Pace};
 
 /// Copies at a time.
@@ -139,7 +140,9 @@ impl TileCopy {
         let bytes = app.store().tile_bytes(job, tile).await;
         let fetched = match (app.address_of(from), bytes) {
             (Some(address), Some(bytes)) => {
-                peers::fetch_tile(&app, &address, job, tile, bytes).await
+                let room = app.results().take(bytes).await;
+                let fetched = peers::fetch_tile(&app, &address, job, tile, bytes).await;
+                fetched.map(|bytes| Share::counted(bytes, room))
             }
             _ => Err(std::io::ErrorKind::NotFound.into()),
         };

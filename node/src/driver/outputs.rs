@@ -317,9 +317,10 @@ impl Driver {
         };
         let (header, a, b) = (source.header.clone(), source.a, source.b);
         let (store, present) = (self.app.store().clone(), self.app.present().clone());
+        let checks = &self.checks;
         let verifier = source
             .verifier
-            .get_or_insert_with(|| Arc::new(Verifier::new(store, present, header, a, b)))
+            .get_or_insert_with(|| Arc::new(Verifier::new(store, present, header, checks)))
             .clone();
         let app = self.app.clone();
         tokio::spawn(async move {

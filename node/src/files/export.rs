@@ -6,13 +6,18 @@ use gemmesh_protocol::matrix::{Dtype, ElementType, Grid};
 use gemmesh_protocol::tile::Rect;
 
 use super::number::{self, Value};
-use super::{Format, PIECE_BYTES, Source, bands, npy, unprocessable};
+use super::pieces::Piece;
+use super::{Format, Source, bands, npy, unprocessable};
 use crate::error::ApiError;
 
-/// Text is handed on when it is this long.
+/// Text is handed on when it is this long, or a piece.
 const TEXT_BYTES: usize = 256 << 10;
-/// Columns that are held at a time for an array `.mtx` file, which goes column by column.
+/// Columns that are held at a time for an array `.mtx` file, which goes column by column: so many pieces.
+const COLUMNS_PIECES: u64 = 8;
+/// A matrix is called tall if [`COLUMNS_MIN`] of its columns take more.
 const COLUMNS_BYTES: u64 = 32 << 20;
+/// What is looked at in one go when all elements are: about one block.
+const LOOK_BYTES: u64 = 512 << 10;
 /// A matrix of which fewer columns could be held is written as a coordinate file.
 const COLUMNS_MIN: u64 = 16;
 /// Integers up to this magnitude are numbers in JSON, for readers that have only f64.
@@ -33,7 +38,7 @@ enum Layout {
     Json,
 }
 
-/// A file being written. Memory: a piece and its text; at most 32 MiB for an array `.mtx`.
+/// A file being written. Memory: what [`pieces_held`] says.
 pub struct Export<S> {
     source: S,
     layout: Layout,
@@ -47,6 +52,15 @@ pub struct Export<S> {
     next: u64,
     text: Vec<u8>,
     ended: bool,
+    piece: Piece,
+}
+
+/// How many pieces an export in this form holds, with what its reader has not taken yet.
+pub fn pieces_held(format: Format) -> u64 {
+    match format {
+        Format::Mtx => COLUMNS_PIECES,
+        Format::Npy | Format::Csv | Format::Json => 2,
+    }
 }
 
 impl<S: Source> Export<S> {
@@ -62,7 +76,7 @@ impl<S: Source> Export<S> {
     ///
     /// # Panics
     /// When [`check`] refuses this format for this matrix.
-    pub fn new(mut source: S, format: Format) -> Result<Self, S::Error> {
+    pub fn new(mut source: S, format: Format, piece: Piece) -> Result<Self, S::Error> {
         let manifest = source.manifest();
         let (rows, cols, element) = (manifest.rows, manifest.cols, manifest.element);
         let (layout, head) = match format {
@@ -81,8 +95,11 @@ impl<S: Source> Export<S> {
             }
         };
         let rects: Box<dyn Iterator<Item = Rect> + Send> = match layout {
-            Layout::Array => Box::new(columns(rows, cols, element)),
-            _ => Box::new(lines(rows, cols, element)),
+            Layout::Array => {
+                let bytes = COLUMNS_PIECES * piece.bytes();
+                Box::new(columns(rows, cols, element, bytes))
+            }
+            _ => Box::new(lines(rows, cols, element, piece.bytes())),
         };
         Ok(Self {
             source,
@@ -100,6 +117,7 @@ impl<S: Source> Export<S> {
             next: 0,
             text: Vec::new(),
             ended: false,
+            piece,
         })
     }
 
@@ -139,10 +157,14 @@ impl<S: Source> Export<S> {
                 return Ok(Some(self.raw(bytes)));
             }
             self.print();
-            if self.text.len() >= TEXT_BYTES {
+            if self.text.len() >= self.text_bytes() {
                 return Ok(Some(std::mem::take(&mut self.text)));
             }
         }
+    }
+
+    fn text_bytes(&self) -> usize {
+        TEXT_BYTES.min(self.piece.bytes() as usize)
     }
 
     fn raw(&mut self, bytes: usize) -> Vec<u8> {
@@ -161,7 +183,8 @@ impl<S: Source> Export<S> {
     fn print(&mut self) {
         let manifest = self.source.manifest();
         let (rect, bytes) = (self.rect, self.element.bytes() as usize);
-        while self.next < rect.rows * rect.cols && self.text.len() < TEXT_BYTES {
+        let text_bytes = self.text_bytes();
+        while self.next < rect.rows * rect.cols && self.text.len() < text_bytes {
             let (i, j) = match self.layout {
                 Layout::Array => (self.next % rect.rows, self.next / rect.rows),
                 _ => (self.next / rect.cols, self.next % rect.cols),
@@ -234,13 +257,21 @@ pub fn print_json(value: &Value, out: &mut Vec<u8>) {
 }
 
 /// Rectangles in the order of a row-major file: whole rows, or parts of one row.
-fn lines(rows: u64, cols: u64, element: ElementType) -> impl Iterator<Item = Rect> + Send {
+fn lines(
+    rows: u64,
+    cols: u64,
+    element: ElementType,
+    piece: u64,
+) -> impl Iterator<Item = Rect> + Send {
     let row_bytes = cols * element.bytes();
     let grid = Grid::new(rows, cols, element);
-    let (height, width) = if row_bytes <= PIECE_BYTES {
-        (whole(PIECE_BYTES / row_bytes, grid.block_rows()), cols)
+    let (height, width) = if row_bytes <= piece {
+        (whole(piece / row_bytes, grid.block_rows()), cols)
     } else {
-        (1, whole(PIECE_BYTES / element.bytes(), grid.block_cols()))
+        (
+            1,
+            whole((piece / element.bytes()).max(1), grid.block_cols()),
+        )
     };
     let across = cols.div_ceil(width);
     (0..rows.div_ceil(height) * across).map(move |index| {
@@ -255,12 +286,14 @@ fn lines(rows: u64, cols: u64, element: ElementType) -> impl Iterator<Item = Rec
 }
 
 /// Rectangles of whole columns.
-fn columns(rows: u64, cols: u64, element: ElementType) -> impl Iterator<Item = Rect> + Send {
+fn columns(
+    rows: u64,
+    cols: u64,
+    element: ElementType,
+    bytes: u64,
+) -> impl Iterator<Item = Rect> + Send {
     let grid = Grid::new(rows, cols, element);
-    let width = whole(
-        (COLUMNS_BYTES / (rows * element.bytes())).max(1),
-        grid.block_cols(),
-    );
+    let width = whole((bytes / (rows * element.bytes())).max(1), grid.block_cols());
     (0..cols.div_ceil(width)).map(move |index| Rect {
         row: 0,
         col: index * width,
@@ -284,7 +317,7 @@ fn mtx_head<S: Source>(source: &mut S) -> Result<(Layout, Vec<u8>), S::Error> {
     let (rows, cols, element) = (manifest.rows, manifest.cols, manifest.element);
     let mut nonzeros = 0u64;
     let mut bytes = Vec::new();
-    for rect in bands::rectangles(rows, cols, element, PIECE_BYTES, false) {
+    for rect in bands::rectangles(rows, cols, element, LOOK_BYTES, false) {
         source.read(rect, &mut bytes)?;
         nonzeros += bytes
             .chunks_exact(element.bytes() as usize)
@@ -324,7 +357,7 @@ fn npy_descr<S: Source>(source: &mut S) -> Result<Option<&'static str>, S::Error
     let (rows, cols, element) = (manifest.rows, manifest.cols, manifest.element);
     let (mut negative, mut unsigned) = (false, false);
     let mut bytes = Vec::new();
-    for rect in bands::rectangles(rows, cols, element, PIECE_BYTES, false) {
+    for rect in bands::rectangles(rows, cols, element, LOOK_BYTES, false) {
         source.read(rect, &mut bytes)?;
         for bytes in bytes.chunks_exact(element.bytes() as usize) {
             match number::decode(bytes, element) {

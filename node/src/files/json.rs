@@ -17,6 +17,27 @@ use crate::error::ApiError;
 /// Memory that parsed JSON takes per byte of text, at worst: `[1],` becomes a vector of four
 /// values and the text of a number.
 const MEMORY_PER_BYTE: u64 = 56;
+/// What one value takes, parsed: itself, the text of a number, and what vectors hold back.
+const VALUE_BYTES: u64 = 112;
+
+/// Refuses text whose values would take more than `memory` bytes; each takes some, whatever it says.
+///
+/// # Errors
+/// `too_large`.
+pub fn check_memory(text: &[u8], memory: u64) -> Result<(), ApiError> {
+    let begins = |byte: &&u8| matches!(byte, b',' | b'[' | b'{' | b':');
+    let values = text.iter().filter(begins).count() as u64 + 1;
+    let needed = values * VALUE_BYTES + 2 * text.len() as u64;
+    if needed > memory {
+        return Err(ApiError::new(
+            413,
+            "too_large",
+            format!("reading this JSON takes {needed} bytes of memory, of which {memory} are free"),
+            "send the matrices as .npy, .csv or .mtx with PUT /api/matrices, or give the node more with --memory",
+        ));
+    }
+    Ok(())
+}
 
 /// Reads a file of JSON into `sink`. It is parsed in memory, of which it may take `memory` bytes.
 ///

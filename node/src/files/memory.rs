@@ -121,7 +121,8 @@ mod tests {
         assert_eq!(memory.manifest().bits, 3);
         let Ok(checked) = export::check(&mut memory, Format::Csv);
         checked.expect("it can be written");
-        let Ok(mut export) = export::Export::new(memory, Format::Csv);
+        let Ok(mut export) =
+            export::Export::new(memory, Format::Csv, super::super::pieces::Piece::alone());
         let mut text = Vec::new();
         while let Ok(Some(piece)) = export.next_bytes() {
             text.extend(piece);

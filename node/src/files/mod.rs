@@ -38,6 +38,7 @@ pub mod mtx;
 pub mod npy;
 pub mod number;
 pub mod picture;
+pub mod pieces;
 pub mod pio;
 #[cfg(test)]
 mod tests;

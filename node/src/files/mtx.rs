@@ -128,7 +128,7 @@ impl Entries {
                      of memory, of which {memory} are free",
                     header.count
                 ),
-                "give the node more with --memory (four times as much as is needed), or write \
+                "give the node more with --memory (eight times as much as is needed), or write \
                  the matrix as .npy",
             ));
         }

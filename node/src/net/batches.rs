@@ -19,6 +19,7 @@ use crate::batch::{BatchRequest, Operand, Products};
 use crate::error::ApiError;
 use crate::files::export::{self, Export};
 use crate::files::memory::Memory;
+use crate::files::pieces::Piece;
 use crate::files::{Format, npy};
 use crate::store::StoreError;
 use crate::submit;
@@ -290,7 +291,7 @@ fn lost(status: &JobStatus, error: ApiError) -> ApiError {
 fn file(mut memory: Memory, format: Format, name: &str) -> Result<Response, ApiError> {
     let Ok(checked) = export::check(&mut memory, format);
     checked?;
-    let Ok(mut export) = Export::new(memory, format);
+    let Ok(mut export) = Export::new(memory, format, Piece::alone());
     let mut bytes = Vec::new();
     while let Ok(Some(piece)) = export.next_bytes() {
         bytes.extend(piece);

@@ -15,10 +15,13 @@ use super::submission::{Factor, Submission, What};
 use super::{batches, matrices, peers, reply};
 use crate::app::SubmitRequest;
 use crate::error::ApiError;
+use crate::needs::Needs;
 use crate::store::Missing;
 
 /// The most bytes of a submission.
 const SUBMISSION_BYTES_MAX: usize = 1 << 20;
+/// Submissions up to this are parsed at once, others one after the other.
+const PARSED_FREELY_BYTES: usize = 64 << 10;
 /// How long until a job is looked for again whose coordinator can not be asked.
 const AGAIN: Duration = Duration::from_millis(500);
 /// The most jobs of one client that have not ended.
@@ -37,9 +40,16 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     struct Accepted {
         job: JobId,
         token: String,
+        needs: Needs,
     }
     let body = call.small_body(SUBMISSION_BYTES_MAX).await?;
+    // What is parsed is many times as large as its text.
+    let _room = match body.len() > PARSED_FREELY_BYTES {
+        true => Some(call.app().store().room_to_parse(&body).await?),
+        false => None,
+    };
     let submission = Submission::parse(&body)?;
+    drop(body);
     let client = call.peer.remote.ip();
     let Submission {
         what,
@@ -83,6 +93,7 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     let accepted = Accepted {
         job: submitted.job,
         token: submitted.token,
+        needs: submitted.needs,
     };
     let mut response = reply::json(StatusCode::ACCEPTED, &accepted);
     let place = format!("/api/jobs/{}", accepted.job);
@@ -100,7 +111,7 @@ async fn resolve(
     let stored = match factor {
         Factor::Stored(id) => matrices::pull(call, id).await.map(|_| id),
         Factor::Inline(value) => {
-            let manifest = call.app().store().import_values(&value, dtype).await;
+            let manifest = call.app().store().import_values(value, dtype).await;
             manifest.map(|manifest| manifest.id())
         }
     };

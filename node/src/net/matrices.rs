@@ -84,11 +84,7 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
     };
     check_plain(call)?;
     let store = call.app().store().clone();
-    let budget = call
-        .app()
-        .config()
-        .disk
-        .saturating_sub(store.disk_used().await);
+    let budget = call.app().config().disk.saturating_sub(store.disk_used());
     if let Some(length) = call.content_length() {
         let others = call
             .web

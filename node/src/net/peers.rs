@@ -229,12 +229,13 @@ pub async fn fetch_tile(
         return Err(io::Error::other(format!("it answered {status}")));
     }
     let mut pieces = std::pin::pin!(body(answer, SILENCE));
-    let mut received = BytesMut::new();
+    let mut received = BytesMut::with_capacity(bytes as usize);
     while let Some(piece) = pieces.next().await {
-        received.extend_from_slice(&piece?);
-        if received.len() as u64 > bytes {
-            break;
+        let piece = piece?;
+        if (received.len() + piece.len()) as u64 > bytes {
+            return Err(io::Error::other("it sent more bytes than the tile has"));
         }
+        received.extend_from_slice(&piece);
     }
     if received.len() as u64 != bytes {
         return Err(io::Error::other("it sent another number of bytes"));

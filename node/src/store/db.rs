@@ -17,7 +17,7 @@ use super::{StoreError, damage};
 /// Commands that may wait: enough for every slot and link of a busy node to have one, and few
 /// enough that nothing waits for long. Who comes later waits for a place.
 const QUEUE: usize = 256;
-/// Bytes of tiles committed at once.
+/// Bytes of tiles committed at once; [`crate::memory::Shares::writes`] may allow fewer.
 const GROUP_BYTES: usize = 128 << 20;
 /// How long a write that nobody waits for may wait for others, and how many may.
 const LAZY: Duration = Duration::from_millis(10);

@@ -61,11 +61,14 @@ impl Store {
                 }
             }
         };
+        let room = self.shared().writes.take(bytes.len() as u64).await;
         let (answer, result) = oneshot::channel();
         let replaces = expected.is_some();
-        let tile =
-            blocking(move || TileWrite::new(file, done, contributor, replaces, &bytes, answer))
-                .await?;
+        let tile = blocking(move || {
+            let who = (done, contributor);
+            TileWrite::new(file, who, replaces, &bytes, room, answer)
+        })
+        .await?;
         if expected.is_some_and(|expected| expected != tile.digest) {
             return Ok(None);
         }

@@ -69,14 +69,18 @@ use crate::error::ApiError;
 use crate::files::export::{self, Export};
 use crate::files::number::{self, Width};
 use crate::files::picture::{self, Picture};
+use crate::files::pieces::Pieces;
 use crate::files::{self, Format, PIECE_BYTES, ReadOptions, Sink as _, Source as _, bands};
+use crate::memory::{Part, Share, Shares};
 use crate::os::wall;
 use catalog::Catalog;
 use draft::{Draft, Finished};
 use source::MatrixFile;
 
-/// Imports and conversions at a time: each holds a few pieces.
-const IMPORTS_MAX: usize = 4;
+/// Imports and conversions at a time.
+const IMPORTS_MAX: u64 = 4;
+/// What one holds: a piece as it is in the file, and as it is stored.
+const IMPORT_BYTES: u64 = 2 * PIECE_BYTES;
 
 /// The store of one node. Clones share it; it closes when the last is dropped.
 #[derive(Clone)]
@@ -95,8 +99,12 @@ struct Shared {
     blocks: Arc<layout::Directory>,
     database: PathBuf,
     budget: Arc<budget::Budget>,
-    memory: u64,
+    writes: Share,
+    /// For what is sorted or parsed in memory.
+    sorting: Share,
+    sorting_bytes: u64,
     imports: Semaphore,
+    pieces: Pieces,
     counters: Arc<tiles::Counters>,
     _lock: layout::DirectoryLock,
 }
@@ -123,6 +131,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Imports and conversions at a time: half of what files may take.
+fn imports(shares: &Shares) -> usize {
+    (shares.files / 2 / IMPORT_BYTES).clamp(1, IMPORTS_MAX) as usize
 }
 
 /// MessagePack with field names, so that versions can differ.
@@ -160,11 +173,12 @@ impl Store {
     /// removes files that nothing refers to. Blocks; at most one store of a directory is open.
     ///
     /// `disk_budget` bounds the bytes of all matrices and results under way;
-    /// `memory_budget` bounds what an import may sort in memory (a quarter of it).
+    /// Of `shares` it takes those of tiles on their way to the disk, of files, and of what an import
+    /// sorts in memory.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Database`], or the system's.
-    pub fn open(dir: &Path, disk_budget: u64, memory_budget: u64) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path, disk_budget: u64, shares: &Shares) -> Result<Self, StoreError> {
         layout::Directory::create(dir.to_owned())?;
         let lock = layout::DirectoryLock::take(dir)?;
         let blocks = Arc::new(layout::Directory::create(dir.join("blocks"))?);
@@ -181,8 +195,11 @@ impl Store {
             blocks,
             database,
             budget,
-            memory: memory_budget / 4,
-            imports: Semaphore::new(IMPORTS_MAX),
+            writes: Share::new(shares.writes),
+            sorting: Share::new(shares.import),
+            sorting_bytes: shares.import,
+            imports: Semaphore::new(imports(shares)),
+            pieces: Pieces::new(shares.files / 2),
             counters,
             _lock: lock,
         });
@@ -196,8 +213,8 @@ impl Store {
     }
 
     /// Reads a file into blocks. Durable on return; the same content has the same id and is stored
-    /// once. Memory: a few pieces of 4 MiB, for coordinate `.mtx` and JSON up to a quarter of the
-    /// memory budget.
+    /// once. Memory: a few pieces of 4 MiB, for coordinate `.mtx` and JSON up to the share of
+    /// imports, one at a time.
     ///
     /// # Errors
     /// With the codes of [`crate::files`], or of this module.
@@ -207,9 +224,24 @@ impl Store {
         format: Format,
         options: ReadOptions,
     ) -> Result<Manifest, ApiError> {
-        let (body, memory) = (body.to_owned(), self.shared().memory);
+        let (body, memory) = (body.to_owned(), self.shared().sorting_bytes);
+        let _room = match format {
+            Format::Mtx | Format::Json => Some(self.shared().sorting.take(memory).await),
+            Format::Npy | Format::Csv => None,
+        };
         self.draft(move |draft| files::read(&body, format, options, memory, draft))
             .await
+    }
+
+    /// Waits until JSON of this text may be parsed; until the part is dropped nothing else is parsed or
+    /// sorted in memory.
+    ///
+    /// # Errors
+    /// `too_large` when it would take more than there is for such things.
+    pub async fn room_to_parse(&self, text: &[u8]) -> Result<Part, ApiError> {
+        let most = self.shared().sorting_bytes;
+        files::json::check_memory(text, most)?;
+        Ok(self.shared().sorting.take(most).await)
     }
 
     /// Reads small nested arrays of JSON; see [`files::json`].
@@ -218,10 +250,9 @@ impl Store {
     /// With the codes of [`crate::files`], or of this module.
     pub async fn import_values(
         &self,
-        value: &serde_json::Value,
+        value: serde_json::Value,
         dtype: Option<Dtype>,
     ) -> Result<Manifest, ApiError> {
-        let value = value.clone();
         let options = ReadOptions {
             dtype,
             keep_digits: false,
@@ -308,7 +339,7 @@ impl Store {
     }
 
     /// The matrix `id` as a file, in pieces; the next is read when it is asked for. Memory: a
-    /// piece of 4 MiB or 256 KiB of text. Once begun it goes on although the matrix expires.
+    /// piece, which is the smaller the more files are being sent. Once begun it goes on although the matrix expires.
     /// Ask [`Store::check_export`] first.
     pub fn export(
         &self,
@@ -317,11 +348,12 @@ impl Store {
     ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         let store = self.clone();
         let shared = self.shared().clone();
+        let piece = shared.pieces.take(export::pieces_held(format));
         pieces(
             async move {
                 let mut source = store.file(id).await?;
                 blocking(move || match export::check(&mut source, format)? {
-                    Ok(()) => Export::new(source, format),
+                    Ok(()) => Export::new(source, format, piece),
                     Err(refused) => Err(StoreError::Refused(refused)),
                 })
                 .await
@@ -368,7 +400,7 @@ impl Store {
     }
 
     /// Bytes that count against the disk budget.
-    pub async fn disk_used(&self) -> u64 {
+    pub fn disk_used(&self) -> u64 {
         self.shared().budget.used()
     }
 

@@ -18,7 +18,6 @@ pub(crate) struct MatrixFile {
     grid: Grid,
     /// Blocks whose hash was checked.
     checked: Vec<bool>,
-    block: Vec<u8>,
 }
 
 impl MatrixFile {
@@ -27,7 +26,6 @@ impl MatrixFile {
             id,
             grid: manifest.grid(),
             checked: vec![false; manifest.blocks.len()],
-            block: Vec::new(),
             manifest,
             file,
         }
@@ -76,7 +74,8 @@ impl Source for MatrixFile {
         let stride = rect.cols as usize * element;
         out.clear();
         out.resize(rect.rows as usize * stride, 0);
-        let mut block = std::mem::take(&mut self.block);
+        // Not kept: whoever takes a file slowly holds no more than its piece.
+        let mut block = Vec::new();
         for part in self.grid.parts(rect) {
             let index = u64::from(part.index);
             let width = part.cols as usize * element;
@@ -103,7 +102,6 @@ impl Source for MatrixFile {
                 }
             }
         }
-        self.block = block;
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use super::layout::Directory;
 use super::{Missing, StoreError, lock, pack};
 use crate::files::{number, pio};
 use crate::os::wall;
+use crate::memory::Part;
 
 /// The file that takes the tiles of a job: C, laid out by its grid.
 #[derive(Debug)]
@@ -134,6 +135,8 @@ pub(crate) struct TileWrite {
     /// Replaces other bytes that are here.
     pub(crate) replaces: bool,
     pub(crate) bits: u32,
+    /// What its bytes take of the memory.
+    _room: Part,
     answer: oneshot::Sender<Result<BlockId, StoreError>>,
 }
 
@@ -141,10 +144,10 @@ impl TileWrite {
     /// Cuts a row-major tile into blocks and hashes them. Cost: two passes over its bytes.
     pub(crate) fn new(
         file: Arc<ResultFile>,
-        done: DoneTile,
-        contributor: Option<DeviceRecord>,
+        (done, contributor): (DoneTile, Option<DeviceRecord>),
         replaces: bool,
         bytes: &Bytes,
+        room: Part,
         answer: oneshot::Sender<Result<BlockId, StoreError>>,
     ) -> Result<Self, StoreError> {
         let bad = |what| StoreError::BadTile {
@@ -204,6 +207,7 @@ impl TileWrite {
             hashes,
             replaces,
             bits,
+            _room: room,
             answer,
         })
     }

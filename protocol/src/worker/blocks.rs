@@ -84,7 +84,9 @@ impl<P: Clone> Worker<P> {
     }
 
     /// Asks for missing blocks: first what slots wait for, then first slabs of the next tiles,
-    /// then what comes after in tiles that are computed.
+    /// then what comes after in tiles that are computed. Blocks in use and on their way stay within the
+    /// window; what does not fit waits until others are done, but for the oldest tile, which always gets
+    /// what it needs.
     pub(super) fn fetch(&mut self, now: Instant) {
         if self.requested_bytes >= FETCH_BYTES_MAX {
             return;
@@ -94,28 +96,38 @@ impl<P: Clone> Worker<P> {
         let in_slot = in_slot.filter(served);
         let waiting = self.leases.values().filter(|lease| lease.slot.is_none());
         let waiting = waiting.filter(served);
+        let oldest = in_slot.clone().chain(waiting.clone()).next();
+        let oldest = oldest.map(|lease| lease.grant.lease);
         let order = in_slot
             .clone()
-            .map(|lease| (lease.job, &lease.current))
-            .chain(waiting.map(|lease| (lease.job, &lease.current)))
-            .chain(in_slot.filter_map(|lease| Some((lease.job, lease.ahead.as_ref()?))));
+            .chain(waiting)
+            .map(|lease| (lease, &lease.current, Some(lease.grant.lease) == oldest))
+            .chain(in_slot.filter_map(|lease| Some((lease, lease.ahead.as_ref()?, false))));
+        let coming: u64 = self.expected.values().map(|(_, bytes)| bytes).sum();
+        let mut used = self.cache.pinned() + self.requested_bytes + coming;
         let mut asks: Vec<(JobId, BlockId, Place, u64)> = Vec::new();
         let mut chosen = BTreeSet::new();
         let mut bytes = self.requested_bytes;
-        'all: for (job, wanted) in order {
+        'all: for (lease, wanted, must) in order {
+            let job = lease.job;
             let header = self.jobs[&job].header.as_deref();
             let header = header.expect("a lease came with a header");
             for (id, place) in &wanted.missing {
                 let under_way = self.requests.contains_key(id) || self.expected_ids.contains(id);
-                if under_way || !chosen.insert(*id) {
+                if under_way || chosen.contains(id) {
                     continue;
                 }
                 let size = header
                     .manifest(place.0)
                     .grid()
                     .block_bytes(u64::from(place.1));
+                if !must && used.saturating_add(size) > self.memory.window_bytes {
+                    break 'all;
+                }
+                chosen.insert(*id);
                 asks.push((job, *id, *place, size));
                 bytes += size;
+                used += size;
                 if bytes >= FETCH_BYTES_MAX {
                     break 'all;
                 }

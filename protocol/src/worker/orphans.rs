@@ -5,9 +5,8 @@ use super::*;
 
 /// How long a job without a coordinator is worth a slot.
 const ORPHAN_MAX: Span = Span::from_secs(10);
-/// Results kept until their coordinator has judged them: their number and bytes.
+/// Results kept until their coordinator has judged them.
 const UNSETTLED_MAX: usize = 64;
-const UNSETTLED_BYTES_MAX: u64 = 64 << 20;
 
 /// Results on their way.
 #[derive(Debug)]
@@ -15,6 +14,7 @@ pub(super) struct Unsettled<P> {
     results: BTreeMap<(JobId, LeaseId), Unjudged<P>>,
     order: VecDeque<(JobId, LeaseId)>,
     bytes: u64,
+    bytes_max: u64,
 }
 
 #[derive(Debug)]
@@ -25,17 +25,16 @@ struct Unjudged<P> {
     bytes: u64,
 }
 
-impl<P> Default for Unsettled<P> {
-    fn default() -> Self {
+impl<P> Unsettled<P> {
+    pub fn new(bytes_max: u64) -> Self {
         Self {
             results: BTreeMap::new(),
             order: VecDeque::new(),
             bytes: 0,
+            bytes_max,
         }
     }
-}
 
-impl<P> Unsettled<P> {
     pub fn put(
         &mut self,
         job: JobId,
@@ -55,7 +54,7 @@ impl<P> Unsettled<P> {
         if let Some(before) = self.results.insert((job, lease), unjudged) {
             self.bytes -= before.bytes;
         }
-        while self.results.len() > UNSETTLED_MAX || self.bytes > UNSETTLED_BYTES_MAX {
+        while self.results.len() > UNSETTLED_MAX || self.bytes > self.bytes_max {
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };

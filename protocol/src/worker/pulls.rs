@@ -87,8 +87,7 @@ impl<P: Clone> Worker<P> {
         grants: Vec<Grant>,
         now: Instant,
     ) {
-        let budget = self.slab_budget();
-        let resident_max = self.cache.bytes_max().max(RESIDENT_BYTES_MIN);
+        let (memory, budget) = (self.memory, self.slab_budget());
         let job = self
             .jobs
             .get_mut(&id)
@@ -122,7 +121,11 @@ impl<P: Clone> Worker<P> {
             }
             let rect = header.tiling.rect(u64::from(grant.tile));
             let depth = slab::depth(header, rect, budget);
-            if slab::resident_bytes(header, rect, depth) > resident_max {
+            // Tiles of stacks have bounds of their own.
+            let too_large = header.stack == 1
+                && (slab::resident_bytes(header, rect, depth) > memory.resident_bytes
+                    || header.tile_bytes(grant.tile) > memory.tile_bytes);
+            if too_large {
                 failed.push(grant.lease);
                 continue;
             }

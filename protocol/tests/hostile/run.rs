@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gemmesh_protocol::id::{BlockId, JobId, LeaseId, MatrixId};
-use gemmesh_protocol::io::{Checked, Config, Door, Input, LinkId, Output};
+use gemmesh_protocol::io::{Checked, Config, Door, Input, LinkId, Output, WorkerMemory};
 use gemmesh_protocol::job::JobHeader;
 use gemmesh_protocol::message::{Grant, Header, Hello, Message, VERSION, Work};
 use gemmesh_protocol::prng::Prng;
@@ -56,7 +56,7 @@ impl Run {
             record,
             mesh: "m".to_owned(),
             seed: self.prng.next_u64(),
-            cache_bytes: 1 << 20,
+            memory: WorkerMemory::of_cache(1 << 20),
             devices_max: 4,
             backups: 3,
         }

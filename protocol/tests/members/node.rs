@@ -2,7 +2,7 @@
 
 use gemmesh_protocol::engine::Engine;
 use gemmesh_protocol::id::DeviceId;
-use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output};
+use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output, WorkerMemory};
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::{DeviceRecord, Header, Hello, Message, VERSION};
 use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState};
@@ -27,7 +27,7 @@ impl Node {
             record: record(me, NODE),
             mesh: "m".to_owned(),
             seed: 7,
-            cache_bytes: 1 << 20,
+            memory: WorkerMemory::of_cache(1 << 20),
             devices_max: DEVICES_MAX,
             backups: 3,
         };

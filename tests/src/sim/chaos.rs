@@ -2,6 +2,7 @@
 //! must end as it should.
 
 use gemmesh_protocol::id::JobId;
+use gemmesh_protocol::io::WorkerMemory;
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::VERSION;
 use gemmesh_protocol::time::Span;
@@ -132,7 +133,7 @@ impl Plan {
                 slots: 1 + sim.prng.below(3) as u32,
                 mflops: 50.0 * (1 + sim.prng.below(10)) as f64,
                 truth: [1.0, 1.0, 0.5, 0.1][sim.prng.below(4) as usize],
-                cache_bytes: [4, 16, 256][sim.prng.below(3) as usize] << 20,
+                memory: WorkerMemory::of_cache([4, 16, 256][sim.prng.below(3) as usize] << 20),
                 ..Spec::default()
             };
             if lies && host > 0 && sim.prng.below(3) == 0 {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gemmesh_protocol::engine::Engine;
 use gemmesh_protocol::id::{BlockId, DeviceId};
-use gemmesh_protocol::io::{Input, LinkId, Output, SlabTask};
+use gemmesh_protocol::io::{Input, LinkId, Output, SlabTask, WorkerMemory};
 use gemmesh_protocol::page::PageEngine;
 use gemmesh_protocol::status::DeviceKind;
 use gemmesh_protocol::time::Instant;
@@ -27,8 +27,8 @@ pub struct Spec {
     pub liar: bool,
     /// One of so many slabs fails (0: none).
     pub fails: u64,
-    /// Bytes of blocks that its worker may keep.
-    pub cache_bytes: u64,
+    /// What its worker may hold.
+    pub memory: WorkerMemory,
     /// Its mesh.
     pub mesh: &'static str,
     /// The id of this host instead of one of its own.
@@ -47,7 +47,7 @@ impl Default for Spec {
             truth: 1.0,
             liar: false,
             fails: 0,
-            cache_bytes: 64 << 20,
+            memory: WorkerMemory::of_cache(64 << 20),
             mesh: "sim",
             twin: None,
             version: None,

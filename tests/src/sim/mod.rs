@@ -315,7 +315,7 @@ impl Sim {
             record,
             mesh: spec.mesh.to_owned(),
             seed: self.prng.next_u64(),
-            cache_bytes: spec.cache_bytes,
+            memory: spec.memory,
             devices_max: HOSTS_MAX,
             backups: spec.backups,
         };

@@ -12,6 +12,7 @@ use gemmesh_protocol::tile::Rect;
 
 use super::export::{self, Export};
 use super::number::{self, Value, Width};
+use super::pieces::Pieces;
 use super::{Format, ReadOptions, Sink, Source, check_shape, json, read};
 use crate::error::ApiError;
 
@@ -232,7 +233,8 @@ fn check(format: Format, bytes: &[u8], dtype: Option<Dtype>, expected: Memory) {
 }
 
 fn write(matrix: Memory, format: Format) -> Vec<u8> {
-    let mut export = Export::new(matrix, format).unwrap();
+    let piece = Pieces::new(64 << 20).take(export::pieces_held(format));
+    let mut export = Export::new(matrix, format, piece).unwrap();
     let mut bytes = Vec::new();
     while let Some(piece) = export.next_bytes().unwrap() {
         bytes.extend_from_slice(&piece);

@@ -101,14 +101,11 @@ async fn writes_until_it_is_killed() {
         return;
     };
     let directory = Path::new(&directory);
-    let store = Store::open(&directory.join("data"), GIB, GIB).unwrap();
+    let store = Store::open(&directory.join("data"), GIB, &shares()).unwrap();
     let column = json!((0..600).map(|i| [i]).collect::<Vec<_>>());
-    let a = store
-        .import_values(&column, Some(Dtype::F64))
-        .await
-        .unwrap();
+    let a = store.import_values(column, Some(Dtype::F64)).await.unwrap();
     let row = json!([(0..2_000).collect::<Vec<_>>()]);
-    let b = store.import_values(&row, Some(Dtype::F64)).await.unwrap();
+    let b = store.import_values(row, Some(Dtype::F64)).await.unwrap();
     let header = header(&a, &b, 256, 256);
     take(&store, &header, "").await.unwrap();
     let tiles = (0..header.tiling.len()).map(|tile| {
@@ -199,7 +196,7 @@ async fn what_nobody_refers_to_is_swept() {
     let place = Place::new();
     let kept = place
         .open()
-        .import_values(&json!([[1]]), None)
+        .import_values(json!([[1]]), None)
         .await
         .unwrap();
     for name in ["matrix-0123456789abcdef", "result-0123456789abcdef", "else"] {
@@ -213,7 +210,7 @@ async fn what_nobody_refers_to_is_swept() {
 #[test]
 fn a_directory_that_can_not_be_used_is_refused() {
     let place = Place::new();
-    let open = || Store::open(&place.data(), GIB, GIB).map(|_| ());
+    let open = || Store::open(&place.data(), GIB, &shares()).map(|_| ());
     let first = place.open();
     assert!(matches!(open(), Err(StoreError::InUse(_))));
     drop(first);
@@ -234,11 +231,11 @@ fn a_directory_that_can_not_be_used_is_refused() {
 async fn a_database_that_was_cut_to_nothing_is_refused_and_no_block_is_removed() {
     let place = Place::new();
     let store = place.open();
-    store.import_values(&json!([[1]]), None).await.unwrap();
+    store.import_values(json!([[1]]), None).await.unwrap();
     drop(store);
     std::fs::write(place.data().join("store.db"), b"").unwrap();
     for attempt in 0..2 {
-        let opened = Store::open(&place.data(), GIB, GIB).map(|_| ());
+        let opened = Store::open(&place.data(), GIB, &shares()).map(|_| ());
         let refused = matches!(opened, Err(StoreError::Database(why)) if why.contains("empty"));
         assert!(refused, "attempt {attempt}");
         assert_eq!(place.block_files().len(), 1, "attempt {attempt}");

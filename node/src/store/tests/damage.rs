@@ -9,7 +9,7 @@ use super::*;
 /// What is read back of a store; used times and the like do not matter.
 async fn contents(store: &Store) -> (Vec<Restored>, Vec<JobId>, u64) {
     let (jobs, expired) = (load(store).await, store.expired_jobs());
-    (jobs, expired, store.disk_used().await)
+    (jobs, expired, store.disk_used())
 }
 
 fn flip(path: &Path, at: usize) {
@@ -47,7 +47,7 @@ async fn a_flipped_bit_of_the_database_is_noticed_or_does_not_matter() {
     for at in used.step_by(101) {
         let image = place.image();
         flip(&image.data().join("store.db"), at);
-        match Store::open(&image.data(), GIB, GIB) {
+        match Store::open(&image.data(), GIB, &shares()) {
             Err(StoreError::Damaged(_) | StoreError::Database(_)) => noticed += 1,
             Err(error) => panic!("byte {at}: {error}"),
             Ok(store) => {
@@ -69,7 +69,7 @@ async fn a_flipped_bit_of_a_record_is_noticed() {
     let bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(32).position(|window| *window == digest.0);
     flip(&file, at.expect("the digest is in the database") + 5);
-    let error = Store::open(&place.data(), GIB, GIB)
+    let error = Store::open(&place.data(), GIB, &shares())
         .map(|_| ())
         .unwrap_err();
     let error = ApiError::from(error);
@@ -96,7 +96,7 @@ async fn a_flipped_bit_of_the_log_costs_at_most_the_last_transaction() {
     for at in (0..length).step_by(1_409) {
         let image = place.image();
         flip(&image.data().join("store.db-wal"), at);
-        match Store::open(&image.data(), GIB, GIB) {
+        match Store::open(&image.data(), GIB, &shares()) {
             Err(StoreError::Damaged(_)) => noticed += 1,
             Err(error) => panic!("byte {at}: {error}"),
             Ok(store) => {

@@ -12,7 +12,7 @@ async fn matrices_expire_and_free_their_room() {
     let place = Place::new();
     let store = place.open();
     let id = store
-        .import_values(&json!([[1, 2]]), None)
+        .import_values(json!([[1, 2]]), None)
         .await
         .unwrap()
         .id();
@@ -21,7 +21,7 @@ async fn matrices_expire_and_free_their_room() {
     assert!(store.manifest(id).await.is_ok());
     store.expire(later(start, 3), TTL).await;
     assert_eq!(store.manifest(id).await, Err(Missing::Expired));
-    assert_eq!((store.disk_used().await, place.block_files().len()), (0, 0));
+    assert_eq!((store.disk_used(), place.block_files().len()), (0, 0));
     drop(store);
     let store = place.open();
     assert_eq!(
@@ -39,7 +39,7 @@ async fn matrices_expire_and_free_their_room() {
         "a day later"
     );
     assert_eq!(Missing::Unknown.to_api("it").status, 404);
-    let again = store.import_values(&json!([[1, 2]]), None).await.unwrap();
+    let again = store.import_values(json!([[1, 2]]), None).await.unwrap();
     assert_eq!(again.id(), id);
     assert!(store.manifest(id).await.is_ok());
 }
@@ -82,10 +82,7 @@ async fn operands_stay_while_a_job_runs_and_results_as_long_as_their_job() {
     for id in [a, b, result] {
         assert_eq!(store.manifest(id).await, Err(Missing::Expired));
     }
-    assert_eq!(
-        (store.load_jobs(ME).await.len(), store.disk_used().await),
-        (0, 0)
-    );
+    assert_eq!((store.load_jobs(ME).await.len(), store.disk_used()), (0, 0));
     assert!(place.block_files().is_empty());
 }
 
@@ -111,7 +108,7 @@ async fn a_download_that_has_begun_goes_on() {
 #[tokio::test]
 async fn what_does_not_fit_is_refused_and_leaves_nothing() {
     let place = Place::new();
-    let store = Store::open(&place.data(), 1 << 20, GIB).unwrap();
+    let store = Store::open(&place.data(), 1 << 20, &shares()).unwrap();
     let full = store
         .import(&place.npy(600, 300), Format::Npy, ReadOptions::default())
         .await;
@@ -129,29 +126,30 @@ async fn what_does_not_fit_is_refused_and_leaves_nothing() {
         .await
         .unwrap_err();
     assert_eq!(bad.code, "not_a_number");
-    assert_eq!((store.disk_used().await, place.block_files().len()), (0, 0));
+    assert_eq!((store.disk_used(), place.block_files().len()), (0, 0));
     let a = store
-        .import_values(&json!(vec![[1]; 600]), None)
+        .import_values(json!(vec![[1]; 600]), None)
         .await
         .unwrap();
     let b = store
-        .import_values(&json!([vec![1; 600]]), None)
+        .import_values(json!([vec![1; 600]]), None)
         .await
         .unwrap();
-    let used = store.disk_used().await;
+    let used = store.disk_used();
     let job = take(&store, &header(&a, &b, 256, 256), "").await;
     assert!(matches!(job, Err(StoreError::Full { .. })), "{job:?}");
-    assert_eq!(
-        (store.disk_used().await, place.block_files().len()),
-        (used, 2)
-    );
+    assert_eq!((store.disk_used(), place.block_files().len()), (used, 2));
     assert_eq!(store.load_jobs(ME).await, []);
 }
 
 #[tokio::test]
 async fn memory_for_sorting_is_bounded() {
     let place = Place::new();
-    let store = Store::open(&place.data(), GIB, 4_000).unwrap();
+    let little = Shares {
+        import: 1_000,
+        ..shares()
+    };
+    let store = Store::open(&place.data(), GIB, &little).unwrap();
     let path = place.dir.path().join("many.mtx");
     let banner = "%%MatrixMarket matrix coordinate integer general\n100 100 100\n";
     let entries: String = (1..=100).map(|i| format!("{i} {i} 1\n")).collect();
@@ -168,7 +166,7 @@ async fn memory_for_sorting_is_bounded() {
 async fn a_job_needs_its_operands() {
     let place = Place::new();
     let store = place.open();
-    let a = store.import_values(&json!([[1]]), None).await.unwrap();
+    let a = store.import_values(json!([[1]]), None).await.unwrap();
     let mut b = a.clone();
     b.blocks[0].0[0] ^= 1;
     let missing = take(&store, &header(&a, &b, 65_536, 1), "").await;

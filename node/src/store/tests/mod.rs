@@ -86,16 +86,16 @@ async fn the_same_content_is_stored_once() {
     let place = Place::new();
     let store = place.open();
     let values = json!([[1, 2], [3, 4]]);
-    let first = store.import_values(&values, None).await.unwrap();
-    let used = store.disk_used().await;
+    let first = store.import_values(values.clone(), None).await.unwrap();
+    let used = store.disk_used();
     let path = place.dir.path().join("same.csv");
     std::fs::write(&path, "1;2\n3;4\n").unwrap();
     let options = ReadOptions::default();
     let again = store.import(&path, Format::Csv, options).await.unwrap();
-    assert_eq!((again.id(), store.disk_used().await), (first.id(), used));
+    assert_eq!((again.id(), store.disk_used()), (first.id(), used));
     assert_eq!(place.block_files().len(), 1);
     let other = store
-        .import_values(&values, Some(Dtype::F32))
+        .import_values(values.clone(), Some(Dtype::F32))
         .await
         .unwrap();
     assert_ne!(other.id(), first.id());
@@ -106,7 +106,10 @@ async fn element_types_are_converted() {
     let place = Place::new();
     let store = place.open();
     let check = async |values: serde_json::Value, from, to, expected: Result<&str, &str>| {
-        let source = store.import_values(&values, Some(from)).await.unwrap();
+        let source = store
+            .import_values(values.clone(), Some(from))
+            .await
+            .unwrap();
         match (store.convert(source.id(), to).await, expected) {
             (Ok(found), Ok(csv)) => {
                 assert_eq!(found.element.dtype, to);
@@ -159,7 +162,7 @@ async fn the_result_of_an_exact_job_has_the_bits_of_its_elements() {
     let place = Place::new();
     let store = place.open();
     let factor = store
-        .import_values(&json!([[1]]), Some(Dtype::Int))
+        .import_values(json!([[1]]), Some(Dtype::Int))
         .await
         .unwrap();
     let mut header = header(&factor, &factor, 65_536, 1);
@@ -199,6 +202,11 @@ async fn the_directories_are_private() {
     }
 }
 
+/// What a node with 1 GiB has.
+fn shares() -> Shares {
+    Shares::of(GIB, 2).expect("enough")
+}
+
 /// A directory of a test.
 struct Place {
     dir: tempfile::TempDir,
@@ -215,7 +223,7 @@ impl Place {
     }
 
     fn open(&self) -> Store {
-        Store::open(&self.data(), GIB, GIB).unwrap()
+        Store::open(&self.data(), GIB, &shares()).unwrap()
     }
 
     /// A store with a 600 × 300 times 300 × 700 job of six tiles.

@@ -266,7 +266,7 @@ async fn operands_that_come_later_stay_until_the_job_ends() {
         for id in operands {
             assert_eq!(store.manifest(id).await, Err(Missing::Expired));
         }
-        assert_eq!((store.disk_used().await, place.block_files().len()), (0, 0));
+        assert_eq!((store.disk_used(), place.block_files().len()), (0, 0));
         // What is over does not come back; what was dropped may.
         let entries = vec![Entry::Taken(Box::new(taken(&header, "")))];
         let again = store.record(header.job, FIRST, 1, entries).await;
@@ -342,7 +342,7 @@ async fn a_log_that_can_not_be_kept_is_refused_and_leaves_nothing() {
     let refused_at = async |epoch: Epoch, entries: Vec<Entry>| {
         let result = store.record(header.job, epoch, 1, entries).await;
         assert_eq!(load(&store).await, []);
-        assert_eq!((store.disk_used().await, place.block_files().len()), (0, 0));
+        assert_eq!((store.disk_used(), place.block_files().len()), (0, 0));
         result.unwrap_err()
     };
     let refused = async |entries| refused_at(FIRST, entries).await;
@@ -373,7 +373,7 @@ async fn a_log_that_can_not_be_kept_is_refused_and_leaves_nothing() {
     let error = refused_at(beyond, vec![good.clone()]).await;
     assert_eq!(ApiError::from(error).code, "bad_job");
     drop(store);
-    let small = Store::open(&place.data(), 1 << 20, GIB).unwrap();
+    let small = Store::open(&place.data(), 1 << 20, &shares()).unwrap();
     let error = small.record(header.job, FIRST, 1, vec![good]).await;
     assert!(matches!(error, Err(StoreError::Full { .. })), "{error:?}");
     assert!(place.block_files().is_empty());

@@ -43,7 +43,7 @@ async fn a_stream_that_is_not_what_it_says_is_refused() {
     let (sender, receiver) = (from.open(), to.open());
     let values = json!([["1", "-36893488147419103232"], [3, 4]]);
     let sent = sender
-        .import_values(&values, Some(Dtype::Int))
+        .import_values(values.clone(), Some(Dtype::Int))
         .await
         .unwrap();
     let bytes = whole(&sender, sent.id()).await;
@@ -102,7 +102,7 @@ async fn a_stream_that_is_not_what_it_says_is_refused() {
     let broken = stream::iter([Ok(Bytes::from(bytes[..20].to_vec())), Err("gone")]);
     let error = receiver.import_blocks(broken, None).await.unwrap_err();
     assert!(error.message.contains("gone"));
-    assert_eq!(receiver.disk_used().await, 0);
+    assert_eq!(receiver.disk_used(), 0);
     let other = Some(MatrixId([0; 32]));
     let error = receiver
         .import_blocks(sender.export_blocks(sent.id()), other)

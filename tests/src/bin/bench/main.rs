@@ -2,9 +2,11 @@
 //!
 //! Figures of one run are comparable with each other; what is compared is printed as a ratio.
 //! `bench safety [EDGE]` measures only what replication costs, `bench batch` only small products,
-//! `bench mesh [PART …]` what a mesh wins.
+//! `bench mesh [PART …]` what a mesh wins, `bench memory [EDGE]` what is resident at most.
 
 mod batch;
+#[cfg(target_os = "linux")]
+mod memory;
 #[cfg(target_os = "linux")]
 mod mesh;
 #[cfg(target_os = "linux")]
@@ -23,6 +25,9 @@ const JOBS: usize = 60;
 /// The edge of the product with backups and without.
 #[cfg(target_os = "linux")]
 const SAFETY_EDGE: usize = 4_000;
+/// The edge of matrices that are larger than the memory that nodes may have.
+#[cfg(target_os = "linux")]
+const MEMORY_EDGE: u64 = 20_000;
 /// Pairs of runs of the large product.
 const PAIRS: usize = 3;
 
@@ -36,6 +41,11 @@ fn main() {
     if args.first().is_some_and(|part| part == "mesh") {
         mesh::measure(&args[1..]);
         return;
+    }
+    #[cfg(target_os = "linux")]
+    if args.first().is_some_and(|part| part == "memory") {
+        let edge = args.get(1).map(|edge| edge.parse());
+        return memory::measure(edge.unwrap_or(Ok(MEMORY_EDGE)).expect("an edge"));
     }
     let only_safety = args.first().is_some_and(|part| part == "safety");
     if !only_safety {
