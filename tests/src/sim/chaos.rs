@@ -5,6 +5,7 @@ use gemmesh_protocol::id::JobId;
 use gemmesh_protocol::io::WorkerMemory;
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::VERSION;
+use gemmesh_protocol::prng::Prng;
 use gemmesh_protocol::time::Span;
 
 use super::faults::Class;
@@ -133,7 +134,7 @@ impl Plan {
                 slots: 1 + sim.prng.below(3) as u32,
                 mflops: 50.0 * (1 + sim.prng.below(10)) as f64,
                 truth: [1.0, 1.0, 0.5, 0.1][sim.prng.below(4) as usize],
-                memory: WorkerMemory::of_cache([4, 16, 256][sim.prng.below(3) as usize] << 20),
+                memory: memory(&mut sim.prng),
                 ..Spec::default()
             };
             if lies && host > 0 && sim.prng.below(3) == 0 {
@@ -413,3 +414,13 @@ const STRIKES: &[Class] = &[
     Class::Leave,
     Class::OldVersion,
 ];
+
+/// What a worker may hold: sometimes so little that its tiles wait for each other's blocks.
+fn memory(prng: &mut Prng) -> WorkerMemory {
+    let (cache_bytes, window_bytes) =
+        [(4 << 20, 0), (16 << 20, 3 << 20), (256 << 20, u64::MAX)][prng.below(3) as usize];
+    WorkerMemory {
+        window_bytes,
+        ..WorkerMemory::of_cache(cache_bytes)
+    }
+}
