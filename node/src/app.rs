@@ -15,7 +15,7 @@ use gemmesh_protocol::id::{DeviceId, JobId, MatrixId};
 use gemmesh_protocol::io::{Door, LinkId};
 use gemmesh_protocol::matrix::Dtype;
 use gemmesh_protocol::message::Refusal;
-use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus, Outlook};
+use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ use crate::driver::Event;
 use crate::error::ApiError;
 use crate::memory::{self, Share, Shares};
 use crate::metrics::Metrics;
-use crate::needs::Needs;
+use crate::needs::{Explained, Needs};
 use crate::net::guard::Members;
 use crate::present::Present;
 use crate::store::Store;
@@ -206,7 +206,7 @@ impl App {
     ///
     /// # Errors
     /// As [`App::submit`].
-    pub async fn explain(&self, request: SubmitRequest) -> Result<Outlook, ApiError> {
+    pub async fn explain(&self, request: SubmitRequest) -> Result<Explained, ApiError> {
         submit::explain(self, request).await
     }
 

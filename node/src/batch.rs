@@ -267,6 +267,7 @@ pub(crate) async fn submit(app: &App, request: BatchRequest) -> Result<Submitted
         token: BlockId::of(token.as_bytes()),
         reproducible: request.reproducible,
         slots: submit::slots(app),
+        others: needs::room_of_all(&app.devices()),
     };
     let (mut disk_bytes, mut memory_bytes) = (0u64, 0);
     let mut jobs = Vec::with_capacity(ready.len());
@@ -313,6 +314,8 @@ struct Shared<'n> {
     token: BlockId,
     reproducible: bool,
     slots: u32,
+    /// The largest tile that others have room for.
+    others: u64,
 }
 
 impl Shared<'_> {
@@ -349,7 +352,7 @@ impl Shared<'_> {
         };
         let (threads, shares) = (self.app.config().threads, self.app.shares());
         let memory = match part.stack {
-            1 => needs::cut(&mut header, self.slots, threads, shares)?,
+            1 => needs::cut(&mut header, self.slots, threads, shares, self.others)?,
             _ => needs::of_stack(&header),
         };
         submit::check(&header)?;

@@ -5,6 +5,7 @@ use gemmesh_protocol::io::TileShape;
 use gemmesh_protocol::job::JobHeader;
 use gemmesh_protocol::plan::{self, TILE_BYTES_MAX};
 use gemmesh_protocol::slab;
+use gemmesh_protocol::status::{DeviceEntry, DeviceState, Outlook};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::text;
@@ -24,7 +25,29 @@ pub struct Needs {
     pub memory_bytes: u64,
 }
 
-/// Cuts the product of `header` into tiles that a node with `shares` can compute; what a tile takes.
+/// What would become of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The plan that it would start with.
+    #[serde(flatten)]
+    pub outlook: Outlook,
+    /// What it needs at this node.
+    pub needs: Needs,
+}
+
+/// Tiles are not made smaller than this for the sake of others: so many more leases, checks and writes would
+/// cost more than those with so little memory bring.
+const OTHERS_TILE_MIN: u64 = TILE_BYTES_MAX / 4;
+
+/// The largest tile that all who are there, or all but the smallest, have room for.
+pub fn room_of_all(devices: &[DeviceEntry]) -> u64 {
+    let there = devices.iter().filter(|d| d.state != DeviceState::Lost);
+    let least = there.map(|d| d.tile_bytes).min();
+    least.unwrap_or(u64::MAX).max(OTHERS_TILE_MIN)
+}
+
+/// Cuts the product of `header` into tiles that a node with `shares` can compute, and others that have room
+/// for tiles of `others` bytes; what a tile takes.
 ///
 /// # Errors
 /// `memory_budget` when there is no such way, with the memory that there would have to be.
@@ -33,12 +56,13 @@ pub fn cut(
     slots_total: u32,
     threads: u32,
     shares: &Shares,
+    others: u64,
 ) -> Result<u64, ApiError> {
-    if let Some(bytes) = fit(header, slots_total, shares) {
+    if let Some(bytes) = fit(header, slots_total, shares, others) {
         return Ok(bytes);
     }
     let enough = Shares::enough(threads, |shares| {
-        fit(&mut header.clone(), slots_total, shares).is_some()
+        fit(&mut header.clone(), slots_total, shares, others).is_some()
     });
     let (a, b) = (&header.a, &header.b);
     let has = text::bytes(shares.total);
@@ -75,8 +99,8 @@ pub fn of_stack(header: &JobHeader) -> u64 {
 }
 
 /// The largest tiles that fit, put into `header`; what one takes.
-fn fit(header: &mut JobHeader, slots_total: u32, shares: &Shares) -> Option<u64> {
-    let limits = std::iter::successors(Some(shares.tile), |limit| Some(limit / 2));
+fn fit(header: &mut JobHeader, slots_total: u32, shares: &Shares, others: u64) -> Option<u64> {
+    let limits = std::iter::successors(Some(shares.tile.min(others)), |limit| Some(limit / 2));
     for limit in limits.take_while(|limit| *limit >= TILE_BYTES_MAX >> 5) {
         header.tiling =
             plan::tiling_within(&header.a, &header.b, header.element, slots_total, limit);
@@ -147,9 +171,11 @@ pub fn check_disk(
 
 #[cfg(test)]
 mod tests {
-    use gemmesh_protocol::id::{BlockId, JobId};
+    use gemmesh_protocol::id::{BlockId, DeviceId, JobId};
     use gemmesh_protocol::job::KernelClass;
     use gemmesh_protocol::matrix::{Dtype, ElementType, Grid, Manifest};
+    use gemmesh_protocol::status::DeviceKind;
+    use gemmesh_protocol::time::WallTime;
     use proptest::prelude::*;
 
     use super::*;
@@ -174,7 +200,7 @@ mod tests {
                     [1, 1, 1],
                 ] {
                     let mut header = header(shape, dtype, bits);
-                    let taken = cut(&mut header, threads, threads, &shares);
+                    let taken = cut(&mut header, threads, threads, &shares, u64::MAX);
                     assert!(
                         taken.is_ok(),
                         "{threads} {shape:?} {dtype:?} {taken:?} {shares:?}"
@@ -190,15 +216,41 @@ mod tests {
         let shares = Shares::of(8 << 30, 4).expect("plenty");
         let mut header = header([4_096; 3], Dtype::F64, 0);
         let usual = header.tiling;
-        cut(&mut header, 4, 4, &shares).expect("it fits");
+        cut(&mut header, 4, 4, &shares, u64::MAX).expect("it fits");
         assert_eq!(header.tiling, usual);
+    }
+
+    #[test]
+    fn tiles_are_as_large_as_all_have_room_for_within_reason() {
+        let device = |tile_bytes, state| DeviceEntry {
+            device: DeviceId([0; 32]),
+            name: String::new(),
+            kind: DeviceKind::Native,
+            address: String::new(),
+            slots: 1,
+            mflops: 1.0,
+            state,
+            since: WallTime(0),
+            tile_bytes,
+        };
+        let (ready, lost) = (DeviceState::Ready, DeviceState::Lost);
+        assert_eq!(room_of_all(&[]), u64::MAX);
+        let mut devices = vec![device(u64::MAX, ready), device(4 * MIB, ready)];
+        devices.push(device(2 * MIB, lost));
+        assert_eq!(room_of_all(&devices), 4 * MIB);
+        devices.push(device(1, ready));
+        assert_eq!(room_of_all(&devices), OTHERS_TILE_MIN);
+        let shares = Shares::of(8 << 30, 4).expect("plenty");
+        let mut header = header([20_000; 3], Dtype::F64, 0);
+        cut(&mut header, 4, 4, &shares, 4 * MIB).expect("it fits");
+        assert!(header.tile_bytes(0) <= 4 * MIB);
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would_be_enough() {
         let shares = Shares::of(128 * MIB, 1).expect("enough to start");
         let mut long = header([1, 60_000, 65_536], Dtype::F64, 0);
-        let error = cut(&mut long, 1, 1, &shares).expect_err("its slabs are large");
+        let error = cut(&mut long, 1, 1, &shares, u64::MAX).expect_err("its slabs are large");
         assert_eq!((error.status, error.code), (413, "memory_budget"));
         let megas = error.hint.split("--memory ").nth(1).expect("a figure");
         let megas: u64 = megas
@@ -208,7 +260,7 @@ mod tests {
             .expect("a number");
         assert!(error.message.contains("128.0 MiB"), "{}", error.message);
         let shares = Shares::of(megas * MIB, 1).expect("more than before");
-        cut(&mut long, 1, 1, &shares).expect("what it says is enough");
+        cut(&mut long, 1, 1, &shares, u64::MAX).expect("what it says is enough");
     }
 
     #[test]
@@ -230,7 +282,7 @@ mod tests {
         ) {
             let Some(shares) = Shares::of(mib * MIB, threads) else { return Ok(()) };
             let mut header = header([m, k, n], Dtype::F64, 0);
-            if cut(&mut header, threads, threads, &shares).is_ok() {
+            if cut(&mut header, threads, threads, &shares, u64::MAX).is_ok() {
                 for tile in [0, header.tiling.len() - 1] {
                     let rect = header.tiling.rect(tile);
                     let depth = slab::depth(&header, rect, shares.slab);

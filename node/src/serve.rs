@@ -10,6 +10,7 @@ use gemmesh_protocol::engine::Engine;
 use gemmesh_protocol::io::{Config, WorkerMemory};
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::DeviceRecord;
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -107,6 +108,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
             gemmesh_kernel::peak::instance()
         ),
         stacks: true,
+        limits: TileLimits::default(),
     };
     let engine = Engine::new(
         Config {

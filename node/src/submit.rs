@@ -8,7 +8,7 @@ use gemmesh_protocol::job::{JobHeader, KernelClass};
 use gemmesh_protocol::matrix::{Dtype, ElementType, LIMBS_MAX, Manifest};
 use gemmesh_protocol::plan;
 use gemmesh_protocol::replication::Taken;
-use gemmesh_protocol::status::{DeviceState, Outlook};
+use gemmesh_protocol::status::DeviceState;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ use crate::driver::Event;
 use crate::error::ApiError;
 use crate::files::memory::Memory;
 use crate::files::{ReadOptions, json};
-use crate::needs::{self, Needs};
+use crate::needs::{self, Explained, Needs};
 use crate::os;
 use crate::store::{Missing, StoreError};
 
@@ -51,7 +51,13 @@ async fn prepare(app: &App, request: SubmitRequest) -> Result<(JobHeader, Needs)
         stack: 1,
         batch: None,
     };
-    let memory_bytes = needs::cut(&mut header, slots, app.config().threads, app.shares())?;
+    let memory_bytes = needs::cut(
+        &mut header,
+        slots,
+        app.config().threads,
+        app.shares(),
+        needs::room_of_all(&app.devices()),
+    )?;
     check(&header)?;
     let needs = Needs {
         disk_bytes,
@@ -64,13 +70,13 @@ async fn prepare(app: &App, request: SubmitRequest) -> Result<(JobHeader, Needs)
 ///
 /// # Errors
 /// As [`submit`].
-pub(crate) async fn explain(app: &App, request: SubmitRequest) -> Result<Outlook, ApiError> {
-    let (header, _) = prepare(app, request).await?;
+pub(crate) async fn explain(app: &App, request: SubmitRequest) -> Result<Explained, ApiError> {
+    let (header, needs) = prepare(app, request).await?;
     let header = Box::new(header);
     let (reply, outlook) = oneshot::channel();
     let told = app.tell(Event::Explain { header, reply }).await;
     match outlook.await {
-        Ok(outlook) if told => Ok(outlook),
+        Ok(outlook) if told => Ok(Explained { outlook, needs }),
         _ => Err(ApiError::new(
             503,
             "stopping",

@@ -66,7 +66,8 @@ const QUARANTINED_MAX: usize = 4_096;
 
 impl<P: Clone> Engine<P> {
     /// A device that has just started.
-    pub fn new(config: Config, now: Instant) -> Self {
+    pub fn new(mut config: Config, now: Instant) -> Self {
+        config.record.limits = config.memory.tile_limits();
         let record = &config.record;
         let mut worker = Worker::new(
             record.device,

@@ -146,6 +146,10 @@ pub enum Limit {
     Kernel,
     /// Its link to the coordinator.
     Link,
+    /// Its memory: it has no room for a tile.
+    Memory,
+    /// Time: the coordinator has done the job before others have heard of it.
+    Start,
 }
 
 /// A plan.

@@ -10,6 +10,7 @@ use crate::job::{JobHeader, KernelClass, Operand};
 use crate::matrix::{ElementType, Part};
 use crate::message::{DeviceRecord, Grant, Header, Refusal, Work};
 use crate::replication::{Entry, Restored, Taken};
+use crate::slab::TileLimits;
 use crate::status::{JobStatus, Moment};
 use crate::time::Span;
 
@@ -63,6 +64,8 @@ pub struct WorkerMemory {
 
 impl WorkerMemory {
     const SLAB_BYTES_MAX: u64 = 4 << 20;
+    /// A slab's panels are no smaller than this for want of cache: more slabs would cost more than they spare.
+    pub(crate) const SLAB_BYTES_MIN: u64 = 1 << 20;
     /// What a slab may always keep present, however small the cache.
     const RESIDENT_BYTES_MIN: u64 = 64 << 20;
     const UNSETTLED_BYTES_MAX: u64 = 64 << 20;
@@ -76,6 +79,15 @@ impl WorkerMemory {
             slab_bytes: Self::SLAB_BYTES_MAX,
             tile_bytes: u64::MAX,
             unsettled_bytes: Self::UNSETTLED_BYTES_MAX,
+        }
+    }
+
+    /// What others have to know of it.
+    pub fn tile_limits(&self) -> TileLimits {
+        TileLimits {
+            tile_bytes: self.tile_bytes,
+            slab_bytes: self.slab_bytes.min(Self::SLAB_BYTES_MIN),
+            resident_bytes: self.resident_bytes,
         }
     }
 }

@@ -366,6 +366,7 @@ impl Membership {
             mflops: record.mflops,
             state,
             since: record.since,
+            tile_bytes: record.limits.tile_bytes,
         };
         let others = self.devices.values().map(|known| {
             let state = if self.is_lost(known) {

@@ -7,6 +7,7 @@ use crate::bounded;
 use crate::id::{DeviceId, Epoch, JobId, LeaseId};
 use crate::job::{JobHeader, KernelClass, Operand};
 use crate::replication::{ENTRIES_MAX, Entry, Rank, StoredTile, TILES_MAX, Vote};
+use crate::slab::TileLimits;
 use crate::status::{DeviceKind, DeviceState, JobStatus};
 use crate::time::{Span, WallTime};
 
@@ -71,6 +72,9 @@ pub struct DeviceRecord {
     /// It knows [`crate::stack`]s; who does not is not given any.
     #[serde(default)]
     pub stacks: bool,
+    /// What it has room for; jobs with larger tiles leave it out.
+    #[serde(default)]
+    pub limits: TileLimits,
 }
 
 impl DeviceRecord {

@@ -13,7 +13,7 @@ mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::forecast::{self, Capacity, Forecast, Shape};
+use crate::forecast::{self, Capacity, Forecast, Limit, Shape};
 use crate::id::{BlockId, DeviceId, Epoch, LeaseId, MatrixId};
 use crate::io::{Checked, DoneTile};
 use crate::job::{JobHeader, Operand};
@@ -28,7 +28,7 @@ use crate::tile::Rect;
 use crate::time::{Instant, Span, WallTime};
 use crate::timer::{Throttle, earliest};
 
-pub use planning::{Measured, is_able, is_short, mean_slot_speed, planned};
+pub use planning::{Measured, hindrance, is_able, is_short, mean_slot_speed, planned};
 
 /// Leases that a device holds at most, for each of its slots.
 const LEASES_PER_SLOT: u64 = 2;
@@ -108,6 +108,8 @@ pub struct Scheduler<P> {
     measured: BTreeMap<DeviceId, Measured>,
     /// For people: the last one that shared out a good part of the job.
     plan: Forecast,
+    /// Devices that no plan counts on, and why; at most as many as people are told of.
+    left_out: BTreeMap<DeviceId, Planned>,
     /// Pending tiles of nobody's share.
     unassigned: BTreeSet<u32>,
     verifying: BTreeMap<u32, Computed>,
@@ -286,6 +288,7 @@ impl<P> Scheduler<P> {
             workers: BTreeMap::new(),
             measured: BTreeMap::new(),
             plan: Forecast::default(),
+            left_out: BTreeMap::new(),
             verifying: BTreeMap::new(),
             persisting: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -448,6 +451,7 @@ impl<P> Scheduler<P> {
     /// A device can not be reached any more, was paused, or must not work for this node; `died`
     /// when it did not say so.
     pub fn leave(&mut self, device: DeviceId, died: bool, now: Instant) {
+        self.left_out.remove(&device);
         let Some(helper) = self.workers.remove(&device) else {
             return;
         };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::BlockId;
 use crate::job::{JobHeader, Operand};
 use crate::matrix::Part;
@@ -69,6 +71,39 @@ impl Slab {
             .iter()
             .map(|(id, part)| (*id, (Operand::B, part.index)));
         a.chain(b).collect()
+    }
+}
+
+/// What a device has room for, in bytes. Tiles of stacks have bounds of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TileLimits {
+    /// The largest tile.
+    pub tile_bytes: u64,
+    /// Panels of the smallest slab that it cuts.
+    pub slab_bytes: u64,
+    /// Blocks that one slab may need.
+    pub resident_bytes: u64,
+}
+
+/// Of a device that says nothing.
+impl Default for TileLimits {
+    fn default() -> Self {
+        Self {
+            tile_bytes: u64::MAX,
+            slab_bytes: u64::MAX,
+            resident_bytes: u64::MAX,
+        }
+    }
+}
+
+impl TileLimits {
+    /// Whether a tile of `header` fits. The first tile is the largest.
+    pub fn fit(&self, header: &JobHeader, rect: Rect) -> bool {
+        let bytes = rect.rows * rect.cols * header.element.bytes();
+        let depth = || depth(header, rect, self.slab_bytes);
+        header.stack > 1
+            || (bytes <= self.tile_bytes
+                && resident_bytes(header, rect, depth()) <= self.resident_bytes)
     }
 }
 

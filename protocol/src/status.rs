@@ -8,6 +8,7 @@ use crate::forecast::{Limit, Share};
 use crate::id::{DeviceId, JobId, MatrixId};
 use crate::matrix::Dtype;
 use crate::replication::{BACKUPS_MAX, COUNTER_MAX};
+use crate::slab::TileLimits;
 use crate::time::WallTime;
 
 /// Where a job stands.
@@ -99,6 +100,18 @@ impl Planned {
             bytes: share.bytes as u64,
             seconds: share.seconds.min(1e12),
             limit: share.limit,
+        }
+    }
+
+    /// A device that no plan counts on.
+    pub fn left_out(device: DeviceId, name: String, limit: Limit) -> Self {
+        Self {
+            device,
+            name,
+            tiles: 0,
+            bytes: 0,
+            seconds: 0.0,
+            limit,
         }
     }
 
@@ -359,4 +372,16 @@ pub struct DeviceEntry {
     pub state: DeviceState,
     /// When it joined.
     pub since: WallTime,
+    /// The largest tile that it has room for, in bytes; not said by who has room for any.
+    #[serde(default = "any_tile", skip_serializing_if = "is_any_tile")]
+    pub tile_bytes: u64,
+}
+
+fn any_tile() -> u64 {
+    TileLimits::default().tile_bytes
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+fn is_any_tile(bytes: &u64) -> bool {
+    *bytes == any_tile()
 }

@@ -35,8 +35,6 @@ const LEASES_PER_SLOT: u32 = 2;
 /// Blocks asked for and not there yet, in bytes: enough to fill a fast link, little enough that
 /// what is needed first is not stuck behind what is needed later.
 const FETCH_BYTES_MAX: u64 = 16 << 20;
-/// A slab's panels are no smaller than this for want of cache: more slabs would cost more than they spare.
-const SLAB_BYTES_MIN: u64 = 1 << 20;
 /// A coordinator that owes an answer and says nothing for so long gets its leases back.
 const SILENCE_MAX: Span = Span::from_secs(15);
 /// How often a block is fetched again when it arrives broken.
@@ -379,7 +377,7 @@ impl<P: Clone> Worker<P> {
     fn slab_budget(&self) -> u64 {
         let share = self.cache.bytes_max() / (3 * self.slots.len().max(1) as u64);
         let most = self.memory.slab_bytes;
-        share.clamp(SLAB_BYTES_MIN.min(most), most)
+        share.clamp(WorkerMemory::SLAB_BYTES_MIN.min(most), most)
     }
 
     fn is_coordinator(&self, job: JobId, device: DeviceId) -> bool {

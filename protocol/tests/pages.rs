@@ -8,6 +8,7 @@ use gemmesh_protocol::matrix::{Dtype, ElementType, Manifest};
 use gemmesh_protocol::message::{DeviceRecord, Grant, Header, Hello, Message, Refusal, VERSION};
 use gemmesh_protocol::page::{Connection, PageEngine};
 use gemmesh_protocol::plan;
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
 use gemmesh_protocol::time::{Instant, Span, WallTime};
 
@@ -672,6 +673,7 @@ fn node(n: u8) -> DeviceRecord {
         since: WallTime(0),
         user_agent: String::new(),
         stacks: true,
+        limits: TileLimits::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use gemmesh_protocol::codec;
 use gemmesh_protocol::id::DeviceId;
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::{DeviceRecord, Header, Hello, Message, VERSION};
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
 use gemmesh_protocol::time::WallTime;
 use tungstenite::WebSocket;
@@ -52,6 +53,7 @@ impl Peer {
             since: WallTime(0),
             user_agent: name.to_owned(),
             stacks: true,
+            limits: TileLimits::default(),
         };
         let hello = Hello {
             version: VERSION,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gemmesh_protocol::codec;
 use gemmesh_protocol::id::DeviceId;
 use gemmesh_protocol::message::{DeviceRecord, Header, Hello, Message, VERSION};
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
 use gemmesh_protocol::time::WallTime;
 use gemmesh_tests::node::{Node, Options, fresh_mesh};
@@ -384,6 +385,7 @@ fn record(id: u8, name: &str) -> DeviceRecord {
         since: WallTime(1),
         user_agent: String::new(),
         stacks: true,
+        limits: TileLimits::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::Part;
 use gemmesh_protocol::message::{DeviceRecord, Header, Message};
 use gemmesh_protocol::page::{PageContribution, PageEngine};
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus};
 use gemmesh_protocol::time::{Instant, Span, WallTime};
 use serde::Serialize;
@@ -204,6 +205,7 @@ impl Session {
             since: WallTime(start.time),
             user_agent: start.user_agent,
             stacks: true,
+            limits: TileLimits::default(),
         };
         let config = Config {
             record,
@@ -384,6 +386,7 @@ impl Session {
             mflops: record.mflops,
             state: record.state,
             since: record.since,
+            tile_bytes: record.limits.tile_bytes,
         };
         records.iter().map(entry).collect()
     }

@@ -6,6 +6,7 @@ use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId, LeaseId};
 use gemmesh_protocol::job::{JobHeader, KernelClass, Operand};
 use gemmesh_protocol::matrix::{Dtype, ElementType, Manifest};
 use gemmesh_protocol::message::{DeviceRecord, Grant, Header, Hello, Message, VERSION};
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
 use gemmesh_protocol::tile::Tiling;
 use gemmesh_protocol::time::{Instant, Span, WallTime};
@@ -418,5 +419,6 @@ fn node() -> DeviceRecord {
         since: WallTime(0),
         user_agent: String::new(),
         stacks: true,
+        limits: TileLimits::default(),
     }
 }

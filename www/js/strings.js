@@ -235,6 +235,8 @@ export const strings = {
     noContributions: 'Nobody has finished a tile yet.',
     leftOut: ({ name, device, seconds, limit }, whole) => {
       const who = isolated(name.trim() || device.slice(0, 8));
+      if (limit === 'memory') return `${who} is left out: its memory has no room for one tile.`;
+      if (limit === 'start') return `${who} is left out: the job is done before it has heard of it.`;
       if (whole !== null && seconds <= whole) return `${who} is left out: it would spare too little.`;
       return `${who} is left out: ${limit === 'link' ? 'its link' : 'it'} needs ${duration(seconds)} for one tile.`;
     },

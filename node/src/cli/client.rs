@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use gemmesh_protocol::status::{DeviceEntry, JobStatus, Outlook};
+use gemmesh_protocol::status::{DeviceEntry, JobStatus};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
 
 use crate::files::Format;
-use crate::needs::Needs;
+use crate::needs::{Explained, Needs};
 
 use super::error::{CliError, from_status};
 use super::text;
@@ -160,7 +160,7 @@ impl Client {
     ///
     /// # Errors
     /// What is wrong with it, or that the node was not reached.
-    pub async fn explain(&self, submission: &Submission<'_>) -> Result<Outlook, CliError> {
+    pub async fn explain(&self, submission: &Submission<'_>) -> Result<Explained, CliError> {
         let mut body = submission.body();
         body["explain"] = true.into();
         self.ask(self.request(Method::POST, "/api/jobs").json(&body))

@@ -6,6 +6,7 @@ use gemmesh_protocol::status::{JobStatus, Outlook, Planned};
 use super::error::CliError;
 use super::table::{Align, Table};
 use super::{output, text};
+use crate::needs::Explained;
 
 /// Longer names are cut.
 const NAME_MAX: usize = 24;
@@ -14,12 +15,18 @@ const NAME_MAX: usize = 24;
 ///
 /// # Errors
 /// Standard output can not be written.
-pub fn print(outlook: &Outlook, json: bool) -> Result<(), CliError> {
+pub fn print(explained: &Explained, json: bool) -> Result<(), CliError> {
     if json {
-        let value = serde_json::to_value(outlook).expect("an outlook has a JSON form");
+        let value = serde_json::to_value(explained).expect("a plan has a JSON form");
         return output::json(&value);
     }
+    let outlook = &explained.outlook;
     let mut text = summary(outlook);
+    text.push_str(&format!(
+        "needs {} of disk, and {} of memory for each tile\n",
+        text::bytes(explained.needs.disk_bytes),
+        text::bytes(explained.needs.memory_bytes)
+    ));
     text.push_str(&table(outlook).render(2, output::columns()));
     output::print(&text)
 }
@@ -117,6 +124,7 @@ fn why(part: &Planned, outlook: &Outlook) -> String {
     match (part.tiles > 0, part.limit) {
         (true, Limit::Kernel) => "computing takes longest".to_owned(),
         (true, Limit::Link) => "its link takes longest".to_owned(),
+        (true, Limit::Memory | Limit::Start) => String::new(),
         (false, _) => format!("left out: {}", left_out(part, outlook.predicted_seconds)),
     }
 }
@@ -125,6 +133,8 @@ fn why(part: &Planned, outlook: &Outlook) -> String {
 fn left_out(part: &Planned, whole: Option<f64>) -> String {
     let one = text::seconds(part.seconds);
     match part.limit {
+        Limit::Memory => "its memory has no room for one tile".to_owned(),
+        Limit::Start => "the job is done before it has heard of it".to_owned(),
         _ if whole.is_some_and(|whole| part.seconds <= whole) => {
             "it would spare too little".to_owned()
         }
@@ -167,6 +177,8 @@ mod tests {
                 part(3, "phone", 0, 13.0, Limit::Link),
                 part(4, "clock", 0, 40.0, Limit::Kernel),
                 part(5, "twin", 0, 0.9, Limit::Kernel),
+                part(6, "watch", 0, 0.0, Limit::Memory),
+                part(7, "late", 0, 0.0, Limit::Start),
             ],
         };
         let text = summary(&outlook) + &table(&outlook).render(2, None);
@@ -178,6 +190,8 @@ mod tests {
             "left out: its link needs 13.0 s for one tile",
             "left out: it needs 40.0 s for one tile",
             "left out: it would spare too little",
+            "left out: its memory has no room for one tile",
+            "left out: the job is done before it has heard of it",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

@@ -420,6 +420,7 @@ mod tests {
     use crate::job::{JobHeader, KernelClass, Operand};
     use crate::matrix::{Dtype, ElementType, Manifest};
     use crate::message::{self, DeviceRecord, Header, Hello, Message, VERSION};
+    use crate::slab::TileLimits;
     use crate::status::{
         Contribution, DeviceKind, DeviceState, Happening, JobState, JobStatus, Mode, Moment,
     };
@@ -538,6 +539,7 @@ mod tests {
             since: WallTime(1 << 40),
             user_agent: "x".repeat(300),
             stacks: true,
+            limits: TileLimits::default(),
         };
         let page = DeviceRecord {
             kind: DeviceKind::Browser,

@@ -3,8 +3,8 @@
 use super::*;
 use crate::forecast::{Capacity, Shape, forecast};
 use crate::job::Operand;
-use crate::scheduler::{is_able, is_short, mean_slot_speed, planned};
-use crate::status::Outlook;
+use crate::scheduler::{hindrance, is_able, is_short, mean_slot_speed, planned};
+use crate::status::{Outlook, PLANNED_MAX, Planned};
 
 /// What a product is, as far as speeds and bytes depend on it.
 struct Subject {
@@ -87,11 +87,15 @@ impl<P: Clone> Engine<P> {
         };
         let mut able = self.workforce();
         able.retain(|record| is_able(record, header));
-        if let Some(own) = able.iter().find(|record| record.device == me).cloned()
-            && is_short(header, &own, &self.measured(&own, &subject))
-        {
-            able = vec![own];
-        }
+        let own = able.iter().find(|record| record.device == me);
+        let alone = own.is_some_and(|own| is_short(header, own, &self.measured(own, &subject)));
+        let mut left_out = Vec::new();
+        able.retain(|record| {
+            let limit = hindrance(record, header, alone && record.device != me);
+            let planned = |limit| Planned::left_out(record.device, record.name.clone(), limit);
+            left_out.extend(limit.map(planned));
+            limit.is_none()
+        });
         let known = able.iter().filter_map(|record| {
             let rate = self.measured(record, &subject).kernel?;
             Some((rate, record.slots))
@@ -118,6 +122,9 @@ impl<P: Clone> Engine<P> {
             own.or(record)
                 .map_or_else(String::new, |record| record.name.clone())
         };
+        let mut planned = planned(&plan, name);
+        planned.extend(left_out);
+        planned.truncate(PLANNED_MAX);
         let finite = |seconds: f64| seconds.is_finite().then_some(seconds);
         Outlook {
             rows: header.a.rows,
@@ -130,7 +137,7 @@ impl<P: Clone> Engine<P> {
             predicted_seconds: finite(plan.seconds),
             alone_seconds: finite(plan.alone),
             bytes: plan.bytes() as u64,
-            plan: planned(&plan, name),
+            plan: planned,
         }
     }
 }

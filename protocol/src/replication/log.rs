@@ -22,6 +22,7 @@ const MESSAGE_BYTES: u64 = 256 << 10;
 
 /// What the log asks for.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "most notes are messages")]
 pub(crate) enum Note {
     /// Say something to a backup.
     Send(DeviceId, Message),

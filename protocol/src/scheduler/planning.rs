@@ -23,12 +23,22 @@ pub struct Measured {
     pub held: [f64; 2],
 }
 
-/// Whether a device can compute tiles of a job now.
+/// Whether a device can compute tiles of a job now, as far as it has room for them.
 pub fn is_able(record: &DeviceRecord, header: &JobHeader) -> bool {
     record.classes.contains(&header.class)
         && (record.stacks || header.stack == 1)
         && record.slots > 0
         && matches!(record.state, DeviceState::Ready | DeviceState::Busy)
+}
+
+/// Why a device that is able is left out of a job whatever the plan; `alone` as [`is_short`] says.
+pub fn hindrance(record: &DeviceRecord, header: &JobHeader, alone: bool) -> Option<Limit> {
+    let fits = record.limits.fit(header, header.tiling.rect(0));
+    match alone {
+        _ if !fits => Some(Limit::Memory),
+        true => Some(Limit::Start),
+        false => None,
+    }
 }
 
 /// Whether the own slots have done a job before others have heard of it.
@@ -79,28 +89,37 @@ impl<P> Scheduler<P> {
     }
 
     pub(super) fn enrol(&mut self, record: DeviceRecord, now: Instant) -> bool {
-        if is_able(&record, &self.header) && (!self.alone || record.device == self.me) {
-            self.progress.know(&record);
-            let helper = Helper {
-                share: BTreeSet::new(),
-                rows: BTreeSet::new(),
-                cols: BTreeSet::new(),
-                opened: now,
-                first_grant: None,
-                last_return: None,
-                held: 0,
-                returned: 0,
-                latency: None,
-                hungry: false,
-                planned_link: f64::INFINITY,
-                tile_bytes: 0.0,
-                record,
-            };
-            self.moved = now;
-            self.workers.insert(helper.record.device, helper);
-            return true;
+        let alone = self.alone && record.device != self.me;
+        if !is_able(&record, &self.header) {
+            return false;
         }
-        false
+        if let Some(limit) = hindrance(&record, &self.header, alone) {
+            if self.left_out.len() < PLANNED_MAX {
+                let left_out = Planned::left_out(record.device, record.name, limit);
+                self.left_out.insert(record.device, left_out);
+            }
+            return false;
+        }
+        self.left_out.remove(&record.device);
+        self.progress.know(&record);
+        let helper = Helper {
+            share: BTreeSet::new(),
+            rows: BTreeSet::new(),
+            cols: BTreeSet::new(),
+            opened: now,
+            first_grant: None,
+            last_return: None,
+            held: 0,
+            returned: 0,
+            latency: None,
+            hungry: false,
+            planned_link: f64::INFINITY,
+            tile_bytes: 0.0,
+            record,
+        };
+        self.moved = now;
+        self.workers.insert(helper.record.device, helper);
+        true
     }
 
     /// Shares out everything pending anew. Seconds until all of it should be there.
@@ -169,7 +188,10 @@ impl<P> Scheduler<P> {
 
     /// The plan, for people.
     pub(super) fn planned(&self) -> Vec<Planned> {
-        planned(&self.plan, |device| self.name(device))
+        let mut planned = planned(&self.plan, |device| self.name(device));
+        planned.extend(self.left_out.values().cloned());
+        planned.truncate(PLANNED_MAX);
+        planned
     }
 
     /// Operations a second, all slots together: what was observed in this job once every slot has

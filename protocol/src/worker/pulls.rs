@@ -87,7 +87,7 @@ impl<P: Clone> Worker<P> {
         grants: Vec<Grant>,
         now: Instant,
     ) {
-        let (memory, budget) = (self.memory, self.slab_budget());
+        let (limits, budget) = (self.memory.tile_limits(), self.slab_budget());
         let job = self
             .jobs
             .get_mut(&id)
@@ -120,15 +120,15 @@ impl<P: Clone> Worker<P> {
                 continue;
             }
             let rect = header.tiling.rect(u64::from(grant.tile));
-            let depth = slab::depth(header, rect, budget);
-            // Tiles of stacks have bounds of their own.
-            let too_large = header.stack == 1
-                && (slab::resident_bytes(header, rect, depth) > memory.resident_bytes
-                    || header.tile_bytes(grant.tile) > memory.tile_bytes);
-            if too_large {
+            if !limits.fit(header, rect) {
                 failed.push(grant.lease);
                 continue;
             }
+            let depth = slab::depth(header, rect, budget);
+            let depth = match slab::resident_bytes(header, rect, depth) > limits.resident_bytes {
+                true => slab::depth(header, rect, limits.slab_bytes),
+                false => depth,
+            };
             accepted.push((grant, rect, depth, Slab::new(header, rect, 0, depth)));
         }
         for (grant, rect, depth, slab) in accepted {

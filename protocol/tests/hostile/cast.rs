@@ -4,6 +4,7 @@ use gemmesh_protocol::id::{BlockId, DeviceId};
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::matrix::{Dtype, ElementType, Grid, Manifest};
 use gemmesh_protocol::message::DeviceRecord;
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
 use gemmesh_protocol::time::WallTime;
 
@@ -40,6 +41,7 @@ pub fn record(device: usize) -> DeviceRecord {
         since: WallTime(0),
         user_agent: String::new(),
         stacks: true,
+        limits: TileLimits::default(),
     }
 }
 

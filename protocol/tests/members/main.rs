@@ -1,6 +1,7 @@
 //! Members that lie, about each other and about jobs, and members that come back.
 
 mod impostors;
+mod narrow;
 mod node;
 mod older;
 mod rejoin;

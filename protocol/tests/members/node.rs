@@ -5,6 +5,7 @@ use gemmesh_protocol::id::DeviceId;
 use gemmesh_protocol::io::{Config, Door, Input, LinkId, Output, WorkerMemory};
 use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::{DeviceRecord, Header, Hello, Message, VERSION};
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState};
 use gemmesh_protocol::time::{Instant, WallTime};
 
@@ -135,5 +136,6 @@ pub fn record(device: u8, kind: DeviceKind) -> DeviceRecord {
         since: WallTime(0),
         user_agent: String::new(),
         stacks: true,
+        limits: TileLimits::default(),
     }
 }

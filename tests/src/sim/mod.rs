@@ -28,6 +28,7 @@ use gemmesh_protocol::job::KernelClass;
 use gemmesh_protocol::message::{DeviceRecord, Refusal};
 use gemmesh_protocol::page::PageEngine;
 use gemmesh_protocol::prng::Prng;
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceKind, DeviceState};
 use gemmesh_protocol::time::Span;
 
@@ -310,6 +311,7 @@ impl Sim {
             since: clock.wall(self.now),
             user_agent: "simulated".to_owned(),
             stacks: true,
+            limits: TileLimits::default(),
         };
         let config = Config {
             record,

@@ -18,6 +18,7 @@ use gemmesh_protocol::job::{JobHeader, KernelClass};
 use gemmesh_protocol::matrix::Grid;
 use gemmesh_protocol::message::{DeviceRecord, Work};
 use gemmesh_protocol::replication::{Restored, StoredTile, Taken};
+use gemmesh_protocol::slab::TileLimits;
 use gemmesh_protocol::status::{DeviceKind, DeviceState, JobState, JobStatus, Mode};
 use gemmesh_protocol::tile::Tiling;
 use gemmesh_protocol::time::{Span, WallTime};
@@ -387,6 +388,7 @@ fn record(tile: u64) -> Option<DeviceRecord> {
         since: WallTime(3),
         user_agent: String::new(),
         stacks: true,
+        limits: TileLimits::default(),
     })
 }
 
