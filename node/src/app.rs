@@ -25,7 +25,7 @@ use crate::driver::Event;
 use crate::error::ApiError;
 use crate::memory::{self, Share, Shares};
 use crate::metrics::Metrics;
-use crate::needs::{Explained, Needs};
+use crate::needs::Explained;
 use crate::net::guard::Members;
 use crate::present::Present;
 use crate::store::Store;
@@ -80,8 +80,6 @@ pub struct Submitted {
     pub job: JobId,
     /// Marks its owner.
     pub token: String,
-    /// What it takes of this node.
-    pub needs: Needs,
 }
 
 /// A handle on the running node.

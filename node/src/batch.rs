@@ -25,7 +25,7 @@ use crate::driver::Event;
 use crate::error::ApiError;
 use crate::files::Source as _;
 use crate::files::memory::Memory;
-use crate::needs::{self, Needs};
+use crate::needs;
 use crate::os;
 use crate::store::Piece;
 use crate::submit;
@@ -269,7 +269,6 @@ pub(crate) async fn submit(app: &App, request: BatchRequest) -> Result<Submitted
         slots: submit::slots(app),
         others: needs::room_of_all(&app.devices()),
     };
-    let (mut disk_bytes, mut memory_bytes) = (0u64, 0);
     let mut jobs = Vec::with_capacity(ready.len());
     for (number, part) in (0..).zip(ready) {
         let of_first = if number == 0 {
@@ -277,11 +276,7 @@ pub(crate) async fn submit(app: &App, request: BatchRequest) -> Result<Submitted
         } else {
             Vec::new()
         };
-        let (taken, memory) = shared.taken(number, part, of_first)?;
-        let of = &taken.header;
-        disk_bytes = disk_bytes.saturating_add(of.a.rows * of.b.cols * of.element.bytes());
-        memory_bytes = memory.max(memory_bytes);
-        jobs.push(taken);
+        jobs.push(shared.taken(number, part, of_first)?);
     }
     let first = Epoch {
         counter: 1,
@@ -296,12 +291,8 @@ pub(crate) async fn submit(app: &App, request: BatchRequest) -> Result<Submitted
             return Err(submit::stopping(batch));
         }
     }
-    let needs = Needs {
-        disk_bytes,
-        memory_bytes,
-    };
     let job = batch;
-    Ok(Submitted { job, token, needs })
+    Ok(Submitted { job, token })
 }
 
 /// What the parts of a batch have in common.
@@ -324,7 +315,7 @@ impl Shared<'_> {
         number: u32,
         part: Ready,
         failed: Vec<FailedProduct>,
-    ) -> Result<(Taken, u64), ApiError> {
+    ) -> Result<Taken, ApiError> {
         let (a, b) = (part.a, part.b);
         let dtype = a.element.dtype;
         let element = submit::element_of_product(&a, &b, dtype)?;
@@ -350,18 +341,16 @@ impl Shared<'_> {
                 failed,
             })),
         };
-        let (threads, shares) = (self.app.config().threads, self.app.shares());
-        let memory = match part.stack {
-            1 => needs::cut(&mut header, self.slots, threads, shares, self.others)?,
-            _ => needs::of_stack(&header),
-        };
+        if part.stack == 1 {
+            let (threads, shares) = (self.app.config().threads, self.app.shares());
+            needs::cut(&mut header, self.slots, threads, shares, self.others)?;
+        }
         submit::check(&header)?;
-        let taken = Taken {
+        Ok(Taken {
             header,
             submitted: os::wall(),
             token: self.token,
-        };
-        Ok((taken, memory))
+        })
     }
 }
 

@@ -91,13 +91,6 @@ pub fn cut(
     ))
 }
 
-/// What a tile of a stack takes: its factors, as blocks and as slabs, C and a copy.
-pub fn of_stack(header: &JobHeader) -> u64 {
-    let rect = header.tiling.rect(0);
-    let factors = slab::resident_bytes(header, rect, header.a.cols);
-    2 * factors.saturating_add(header.tile_bytes(0))
-}
-
 /// The largest tiles that fit, put into `header`; what one takes.
 fn fit(header: &mut JobHeader, slots_total: u32, shares: &Shares, others: u64) -> Option<u64> {
     let limits = std::iter::successors(Some(shares.tile.min(others)), |limit| Some(limit / 2));

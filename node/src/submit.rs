@@ -91,7 +91,7 @@ pub(crate) async fn explain(app: &App, request: SubmitRequest) -> Result<Explain
 /// # Errors
 /// What is wrong with the request, or why no job can be taken.
 pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitted, ApiError> {
-    let (header, needs) = prepare(app, request).await?;
+    let (header, _) = prepare(app, request).await?;
     let token = token();
     let taken = Taken {
         header,
@@ -113,7 +113,7 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
     if !app.tell(event).await || is_taken.await.is_err() {
         return Err(stopping(job));
     }
-    Ok(Submitted { job, token, needs })
+    Ok(Submitted { job, token })
 }
 
 /// Bytes of the product, and of factors that are not there in the job's element type.

@@ -372,16 +372,11 @@ pub struct DeviceEntry {
     pub state: DeviceState,
     /// When it joined.
     pub since: WallTime,
-    /// The largest tile that it has room for, in bytes; not said by who has room for any.
-    #[serde(default = "any_tile", skip_serializing_if = "is_any_tile")]
+    /// The largest tile that it has room for, in bytes; a matter of the node alone.
+    #[serde(skip, default = "any_tile")]
     pub tile_bytes: u64,
 }
 
 fn any_tile() -> u64 {
     TileLimits::default().tile_bytes
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
-fn is_any_tile(bytes: &u64) -> bool {
-    *bytes == any_tile()
 }

@@ -110,8 +110,8 @@ fn what_a_job_needs_is_said_and_what_can_not_be_had_is_refused() {
         (1, 60_000),
     ]
     .map(|(rows, cols)| api.matrix(&Matrix::random(rows, cols, rows as u64).npy()));
-    let accepted = api.post("/api/jobs", &json!({"a": ids[0], "b": ids[1]}));
-    let needs = accepted.expect(202).json()["needs"].clone();
+    let asked = json!({"a": ids[0], "b": ids[1], "explain": true});
+    let needs = api.post("/api/jobs", &asked).expect(200).json()["needs"].clone();
     assert_eq!(needs["disk_bytes"], 8 * 1_200 * 1_200);
     let memory = needs["memory_bytes"].as_u64().expect("a number");
     assert!(memory > 0 && memory < MEMORY, "{needs}");

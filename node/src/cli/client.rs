@@ -13,7 +13,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
 
 use crate::files::Format;
-use crate::needs::{Explained, Needs};
+use crate::needs::Explained;
 
 use super::error::{CliError, from_status};
 use super::text;
@@ -49,8 +49,6 @@ pub struct Submitted {
     pub job: String,
     /// Marks its owner.
     pub token: String,
-    /// What it takes of the node; older nodes do not say.
-    pub needs: Option<Needs>,
 }
 
 /// A job to submit.

@@ -24,8 +24,8 @@ use super::{batch, explain, jobs, logging, signals, text};
 const TERMINAL_ELEMENTS_MAX: u64 = 2_500;
 /// `--json` without `-o` carries a result of at most this many elements.
 const JSON_ELEMENTS_MAX: u64 = 10_000;
-/// What a job needs of a node's disk is said from here on.
-const LARGE_BYTES: u64 = 64 << 20;
+/// What a job needs of a node is said before it starts, when its product has so many elements.
+const LARGE_ELEMENTS: u64 = 8 << 20;
 /// How often the bar is redrawn.
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
 /// How often a node that stopped answering is asked again before the command gives up.
@@ -283,15 +283,12 @@ async fn multiply(
         name: &name,
     };
     if args.explain {
-        let outlook = client.explain(&submission).await?;
+        let explained = client.explain(&submission).await?;
         progress.clear();
-        return explain::print(&outlook, args.query.json);
+        return explain::print(&explained, args.query.json);
     }
-    let submitted = client.submit(&submission).await?;
-    if let Some(needs) = submitted
-        .needs
-        .filter(|needs| needs.disk_bytes >= LARGE_BYTES)
-    {
+    if a.rows.saturating_mul(b.cols) >= LARGE_ELEMENTS {
+        let needs = client.explain(&submission).await?.needs;
         progress.clear();
         output::note(&format!(
             "the job needs {} of disk at that node, and {} of memory for each tile",
@@ -299,6 +296,7 @@ async fn multiply(
             text::bytes(needs.memory_bytes)
         ));
     }
+    let submitted = client.submit(&submission).await?;
     if args.detach {
         progress.clear();
         return detached(args, client, &submitted.job, &submitted.token);

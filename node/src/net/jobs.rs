@@ -15,7 +15,6 @@ use super::submission::{Factor, Submission, What};
 use super::{batches, matrices, peers, reply};
 use crate::app::SubmitRequest;
 use crate::error::ApiError;
-use crate::needs::Needs;
 use crate::store::Missing;
 
 /// The most bytes of a submission.
@@ -40,7 +39,6 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     struct Accepted {
         job: JobId,
         token: String,
-        needs: Needs,
     }
     let body = call.small_body(SUBMISSION_BYTES_MAX).await?;
     // What is parsed is many times as large as its text.
@@ -93,7 +91,6 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     let accepted = Accepted {
         job: submitted.job,
         token: submitted.token,
-        needs: submitted.needs,
     };
     let mut response = reply::json(StatusCode::ACCEPTED, &accepted);
     let place = format!("/api/jobs/{}", accepted.job);
