@@ -107,3 +107,12 @@ test('the map of a job that is done has as many tiles of each device as were acc
   assert.equal(agrees(mosaic, { ...job, contributions: [{ device: 'x', tiles: 3 }] }), false);
   assert.equal(agrees(mosaic, { ...job, state: 'running', contributions: [] }), true);
 });
+
+test('who a device is may be told after its first tile', () => {
+  const unknown = { device: 'x', name: '', kind: null, slots: 0 };
+  const first = withAnswer(emptyMosaic('j'), answer([[0, 0, 1, 1, 1]], { devices: [unknown] }));
+  const told = withAnswer(first, answer([[1, 0, 2, 1, 1]]));
+  assert.deepEqual(told.devices[0], { device: 'x', name: 'anna', kind: 'native', slots: 2 });
+  const again = withAnswer(told, answer([[2, 0, 3, 1, 1]], { devices: [unknown] }));
+  assert.equal(again.devices[0].name, 'anna');
+});

@@ -20,11 +20,12 @@ export function withAnswer(mosaic, answer) {
   const { rows, cols, tile_rows: tileRows, tile_cols: tileCols } = answer;
   const tiling = { rows, cols, tileRows, tileCols, gridRows: Math.ceil(rows / tileRows), gridCols: Math.ceil(cols / tileCols) };
   const devices = [...before.devices];
-  const places = answer.devices.map((told) => {
-    const place = devices.findIndex(({ device }) => device === told.device);
-    if (place >= 0) return place;
-    devices.push({ device: told.device, name: told.name, kind: told.kind, slots: told.slots });
-    return devices.length - 1;
+  const places = answer.devices.map(({ device, name, kind, slots }) => {
+    const known = devices.findIndex((other) => other.device === device);
+    const place = known < 0 ? devices.length : known;
+    // Who a device is may be written down after its first tile.
+    if (known < 0 || kind !== null) devices[place] = { device, name, kind, slots };
+    return place;
   });
   const seen = { ...before.seen };
   const pieces = [...before.pieces];
