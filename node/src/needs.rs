@@ -26,13 +26,29 @@ pub struct Needs {
 }
 
 /// What would become of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explained {
     /// The plan that it would start with.
     #[serde(flatten)]
     pub outlook: Outlook,
     /// What it needs at this node.
     pub needs: Needs,
+}
+
+impl Explained {
+    /// Reads its JSON. A derived reader of what is flattened does not read numbers that keep their digits.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn read(text: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Needing {
+            needs: Needs,
+        }
+        let outlook = serde_json::from_slice(text)?;
+        let Needing { needs } = serde_json::from_slice(text)?;
+        Ok(Self { outlook, needs })
+    }
 }
 
 /// Tiles are not made smaller than this for the sake of others: so many more leases, checks and writes would
@@ -164,10 +180,11 @@ pub fn check_disk(
 
 #[cfg(test)]
 mod tests {
+    use gemmesh_protocol::forecast::Limit;
     use gemmesh_protocol::id::{BlockId, DeviceId, JobId};
     use gemmesh_protocol::job::KernelClass;
     use gemmesh_protocol::matrix::{Dtype, ElementType, Grid, Manifest};
-    use gemmesh_protocol::status::DeviceKind;
+    use gemmesh_protocol::status::{DeviceKind, Planned};
     use gemmesh_protocol::time::WallTime;
     use proptest::prelude::*;
 
@@ -211,6 +228,32 @@ mod tests {
         let usual = header.tiling;
         cut(&mut header, 4, 4, &shares, u64::MAX).expect("it fits");
         assert_eq!(header.tiling, usual);
+    }
+
+    #[test]
+    fn what_is_explained_is_read_back() {
+        let planned = Planned::left_out(DeviceId([1; 32]), "phone".to_owned(), Limit::Start);
+        let explained = Explained {
+            outlook: Outlook {
+                rows: 2,
+                inner: 3,
+                cols: 2,
+                dtype: Dtype::F64,
+                tiles: 1,
+                tile_rows: 2,
+                tile_cols: 2,
+                predicted_seconds: Some(0.004),
+                alone_seconds: None,
+                bytes: 7,
+                plan: vec![planned],
+            },
+            needs: Needs {
+                disk_bytes: 8,
+                memory_bytes: 9,
+            },
+        };
+        let text = serde_json::to_vec(&explained).expect("JSON");
+        assert_eq!(Explained::read(&text).expect("the same"), explained);
     }
 
     #[test]

@@ -161,8 +161,10 @@ impl Client {
     pub async fn explain(&self, submission: &Submission<'_>) -> Result<Explained, CliError> {
         let mut body = submission.body();
         body["explain"] = true.into();
-        self.ask(self.request(Method::POST, "/api/jobs").json(&body))
-            .await
+        let request = self.request(Method::POST, "/api/jobs").json(&body);
+        let response = self.send(request).await?;
+        let body = self.read(response).await?;
+        Explained::read(&body).map_err(|_| self.not_a_node())
     }
 
     /// Submits a batch: the ids of the factors of each product.

@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 use super::layout::Directory;
 use super::{Missing, StoreError, lock, pack};
 use crate::files::{number, pio};
-use crate::os::wall;
 use crate::memory::Part;
+use crate::os::wall;
 
 /// The file that takes the tiles of a job: C, laid out by its grid.
 #[derive(Debug)]
