@@ -116,17 +116,7 @@ fn fit(header: &mut JobHeader, slots_total: u32, shares: &Shares, others: u64) -
         let rect = header.tiling.rect(0);
         let depth = slab::depth(header, rect, shares.slab);
         let blocks = slab::resident_bytes(header, rect, depth);
-        let shape = TileShape {
-            rows: rect.rows,
-            cols: rect.cols,
-            inner: header.a.cols,
-            a: header.a.element,
-            a_bits: header.a.bits,
-            b: header.b.element,
-            b_bits: header.b.bits,
-            c: header.element,
-            stack: None,
-        };
+        let shape = TileShape::of(header, rect);
         let tile = compute::spec(&shape, header.class).memory_bytes(depth as usize) as u64;
         let probe = PROBE_BYTES * header.a.cols.saturating_add(rect.cols);
         let fits = header.tile_bytes(0) <= shares.tile

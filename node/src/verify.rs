@@ -340,17 +340,7 @@ impl Verifier {
 
     fn spec(&self, rect: Rect) -> TileSpec {
         let header = &self.header;
-        let shape = TileShape {
-            rows: rect.rows,
-            cols: rect.cols,
-            inner: header.a.cols,
-            a: header.a.element,
-            a_bits: header.a.bits,
-            b: header.b.element,
-            b_bits: header.b.bits,
-            c: header.element,
-            stack: header.span(rect),
-        };
+        let shape = TileShape::of(header, rect);
         compute::spec(&shape, header.class)
     }
 }

@@ -12,6 +12,7 @@ use crate::message::{DeviceRecord, Grant, Header, Refusal, Work};
 use crate::replication::{Entry, Restored, Taken};
 use crate::slab::TileLimits;
 use crate::status::{JobStatus, Moment};
+use crate::tile::Rect;
 use crate::time::Span;
 
 /// One connection, numbered by the shell; never used twice.
@@ -566,4 +567,21 @@ pub struct TileShape {
     pub c: ElementType,
     /// The products that its rows belong to, when the job is a stack.
     pub stack: Option<crate::stack::Span>,
+}
+
+impl TileShape {
+    /// That of the tile `rect` of a job.
+    pub fn of(header: &JobHeader, rect: Rect) -> Self {
+        Self {
+            rows: rect.rows,
+            cols: rect.cols,
+            inner: header.a.cols,
+            a: header.a.element,
+            a_bits: header.a.bits,
+            b: header.b.element,
+            b_bits: header.b.bits,
+            c: header.element,
+            stack: header.span(rect),
+        }
+    }
 }

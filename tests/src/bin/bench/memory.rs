@@ -4,16 +4,18 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use gemmesh_tests::node::{Node, Options, await_mesh, fresh_mesh};
+use gemmesh_tests::wait::within;
 
 /// What each node may have.
 const MEMORY: &str = "512M";
 const MEMORY_BYTES: u64 = 512 << 20;
 /// How often a command that runs is looked at: its peak is not told after its end.
 const LOOK: Duration = Duration::from_millis(50);
+/// No product takes longer.
+const END_MAX: Duration = Duration::from_secs(3_600);
 /// Elements of the product that are compared.
 const SAMPLES: u64 = 100;
 
@@ -80,14 +82,14 @@ fn multiply(node: &Node, [a, b, c]: [&Path; 3]) -> u64 {
         .spawn()
         .expect("the program starts");
     let mut peak = 0;
-    loop {
+    let ended = within(END_MAX, LOOK, || {
         peak = peak.max(peak_of(&child).unwrap_or(0));
-        if let Some(status) = child.try_wait().expect("a child of ours") {
-            assert!(status.success(), "it failed: {status}");
-            return peak;
-        }
-        thread::sleep(LOOK);
-    }
+        let status = child.try_wait().expect("a child of ours");
+        status.ok_or_else(|| format!("it runs, {peak} bytes at most so far"))
+    });
+    let status = ended.unwrap_or_else(|seen| panic!("waited {END_MAX:?}: {seen}"));
+    assert!(status.success(), "it failed: {status}");
+    peak
 }
 
 fn peak_of(child: &Child) -> Option<u64> {
