@@ -6,7 +6,7 @@ use std::thread;
 use gemmesh_tests::integers::Integers;
 use gemmesh_tests::matrices::Matrix;
 use gemmesh_tests::node::{Node, Options, await_mesh, fresh_mesh};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
 /// Little more than a node with one thread takes at least.
@@ -118,16 +118,7 @@ fn what_a_job_needs_is_said_and_what_can_not_be_had_is_refused() {
 
     let refused = api.post("/api/jobs", &json!({"a": ids[2], "b": ids[3]}));
     let error = refused.expect(413).json()["error"].clone();
-    assert_eq!(error["code"], "disk_budget", "{error}");
-    let message = error["message"].as_str().expect("text");
-    assert!(
-        message.contains("26.6 MiB") && message.contains("60.0 MiB"),
-        "{message}"
-    );
-    assert!(
-        error["hint"].as_str().expect("text").contains("--disk"),
-        "{error}"
-    );
+    assert_says(&error, "disk_budget", &["26.6 MiB", "60.0 MiB"], "--disk");
 }
 
 #[test]
@@ -139,15 +130,11 @@ fn a_tile_that_no_slot_can_hold_is_refused_with_the_memory_that_it_takes() {
     let ids = [a.npy(), b.npy()].map(|file| api.matrix(&file));
     let refused = api.post("/api/jobs", &json!({"a": ids[0], "b": ids[1]}));
     let error = refused.expect(413).json()["error"].clone();
-    assert_eq!(error["code"], "memory_budget", "{error}");
-    let message = error["message"].as_str().expect("text");
-    assert!(
-        message.contains("1 × 300") && message.contains("96.0 MiB"),
-        "{message}"
-    );
-    assert!(
-        error["hint"].as_str().expect("text").contains("--memory "),
-        "{error}"
+    assert_says(
+        &error,
+        "memory_budget",
+        &["1 × 300", "96.0 MiB"],
+        "--memory ",
     );
 }
 
@@ -163,4 +150,14 @@ fn assert_within(nodes: &[&Node]) {
         println!("{}: {} MiB of {}", node.name, peak / MIB, MEMORY / MIB);
         assert!(peak <= MEMORY, "{} had {peak} bytes resident", node.name);
     }
+}
+
+/// The error has this code, its message both figures, its hint the option to change.
+fn assert_says(error: &Value, code: &str, figures: &[&str], option: &str) {
+    assert_eq!(error["code"], code, "{error}");
+    let message = error["message"].as_str().expect("text");
+    let told = figures.iter().all(|figure| message.contains(figure));
+    assert!(told, "{message}");
+    let hint = error["hint"].as_str().expect("text");
+    assert!(hint.contains(option), "{error}");
 }
