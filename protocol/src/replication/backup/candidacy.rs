@@ -136,7 +136,11 @@ impl<P> Backup<P> {
             }
             Vote::Ended(status) => {
                 self.election.refused(now);
-                self.end_elsewhere(*status, now);
+                if self.is_better_than_lost(&status) {
+                    self.adopt(*status, now);
+                } else {
+                    self.end_elsewhere(*status, now);
+                }
                 if self.gives_up(now) {
                     self.be_over();
                 }

@@ -109,6 +109,30 @@ impl<P> Backup<P> {
         self.end(status, now);
     }
 
+    /// Whether an end of another coordinator has a result while that of the known end is lost with those who
+    /// had it. Should they come back, the higher epoch's stands again.
+    pub(super) fn is_better_than_lost(&self, status: &JobStatus) -> bool {
+        let known = self.ending.as_ref().filter(|_| self.lost && !self.over);
+        known.is_some_and(|known| {
+            status.state == JobState::Done
+                && status.result.is_some()
+                && status.result != known.result
+        })
+    }
+
+    /// Takes another end than the known one for that of the job.
+    pub(super) fn adopt(&mut self, status: JobStatus, now: Instant) {
+        self.ending = Some(status);
+        self.whole = Some(Copy::Missing { retry: now });
+        self.wanted.clear();
+        self.doubts.clear();
+        self.finishing = false;
+        self.refused = 0;
+        (self.bereft, self.lost) = (None, false);
+        self.effects.push_back(Effect::Changed);
+        self.finish(now);
+    }
+
     /// What to copy of the result of a job that is done.
     pub(super) fn want_result(&mut self, now: Instant) {
         let Some(status) = self.ending.as_ref().filter(|_| !self.over) else {
