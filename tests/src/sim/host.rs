@@ -37,6 +37,9 @@ pub struct Spec {
     pub version: Option<u32>,
     /// Nodes that are to back up its jobs.
     pub backups: usize,
+    /// What all of its connections share, both ways together: bytes in a microsecond, in 64ths. Nothing when
+    /// only paths limit them.
+    pub port: Option<u64>,
 }
 
 impl Default for Spec {
@@ -52,6 +55,7 @@ impl Default for Spec {
             twin: None,
             version: None,
             backups: 3,
+            port: None,
         }
     }
 }
@@ -131,6 +135,10 @@ pub struct Host {
     pub(super) started: BTreeMap<u32, SlabTask>,
     /// Open ends of connections.
     pub(super) links: BTreeMap<LinkId, (usize, usize)>,
+    /// When its port has carried what was given to it.
+    pub(super) port_free: u64,
+    /// Bytes that went through it.
+    pub(super) port_bytes: u64,
     /// When its engine wants to be woken.
     pub(super) wake: Option<u64>,
     /// What came while it was paused.

@@ -22,6 +22,8 @@ const GIVE_UP: Span = Span::from_secs(20);
 const REPEAT: u64 = 200_000;
 /// What is sent without an acknowledgement.
 const WINDOW: u64 = 256 << 10;
+/// Bytes that travel as one packet.
+const PACKET: u64 = 1_460;
 /// Frames that a shell queues for one link before it drops it.
 const QUEUE_MAX: usize = 4_096;
 
@@ -342,6 +344,9 @@ impl Sim {
         // Losses make a bulk transfer slower as a whole.
         let time = size * 64 / path.rate * (100 + 3 * path.loss) / 100;
         direction.free = direction.free.max(now) + time;
+        let through = self.through_ports([sender, receiver], size);
+        let direction = &mut self.connections[connection].directions[to];
+        direction.free = direction.free.max(through);
         let arrival = (direction.free + hop).max(direction.last);
         direction.last = arrival;
         let end = to;
@@ -351,6 +356,21 @@ impl Sim {
             item,
         };
         self.at(arrival, event);
+    }
+
+    /// When the ports of both ends have carried so many bytes, if they have any. Small packets find their way
+    /// between the large ones of other connections.
+    fn through_ports(&mut self, ends: [usize; 2], size: u64) -> u64 {
+        let mut end = 0;
+        for host in ends {
+            let host = &mut self.hosts[host];
+            host.port_bytes += size;
+            if let Some(rate) = host.spec.port.filter(|_| size > PACKET) {
+                host.port_free = host.port_free.max(self.now) + size * 64 / rate;
+                end = end.max(host.port_free);
+            }
+        }
+        end
     }
 
     /// What a path or a clogged connection held back goes on.

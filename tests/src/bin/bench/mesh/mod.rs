@@ -8,6 +8,7 @@
 mod browser;
 mod bytes;
 mod links;
+mod makespan;
 mod numpy;
 mod pair;
 mod small;
@@ -51,6 +52,7 @@ pub fn measure(args: &[String]) {
     part("bytes", &|| bytes::measure(number(1, 4_096)));
     part("wire", &|| bytes::measure_interface(number(1, 2_048)));
     part("again", &|| bytes::measure_again(number(1, 4_096)));
+    part("makespan", &|| makespan::measure(number(1, 200)));
     part("small", &|| small::measure(number(1, 100)));
     for (name, rate) in [
         ("gigabit", "1gbit"),
