@@ -29,6 +29,7 @@ use crate::needs::Explained;
 use crate::net::guard::Members;
 use crate::present::Present;
 use crate::store::Store;
+use crate::tls::Tls;
 use crate::{link, net, os, submit};
 
 /// The longest that a registration may take.
@@ -100,6 +101,7 @@ pub(crate) struct Inner {
     pub(crate) results: Share,
     pub(crate) client: reqwest::Client,
     pub(crate) present: Present,
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) healing: tokio::sync::Mutex<()>,
     pub(crate) shutdown: CancellationToken,
 }
@@ -132,6 +134,11 @@ impl App {
     /// `HOST:PORT` where this node listens, best first. Cost: one system call or two.
     pub fn addresses(&self) -> Vec<String> {
         net::urls::addresses(self.0.config.bind, self.0.port)
+    }
+
+    /// The https side, if the operator asked for one.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.0.tls.clone()
     }
 
     /// Counters and gauges.

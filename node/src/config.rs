@@ -32,6 +32,8 @@ pub struct NodeConfig {
     pub backups: usize,
     /// How long results and unused matrices live.
     pub result_ttl: Duration,
+    /// Answer https on the same port too.
+    pub tls: bool,
     /// Further values of `Host` that are accepted.
     pub allow_hosts: Vec<String>,
 }

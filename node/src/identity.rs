@@ -35,7 +35,7 @@ pub fn load(data_dir: &Path) -> io::Result<DeviceId> {
 }
 
 /// Writes a file that only its owner can read, all of it or nothing.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
     let directory = path.parent().expect("a file in a directory");
     let mut file = tempfile::NamedTempFile::new_in(directory)?;

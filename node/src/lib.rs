@@ -20,4 +20,5 @@ pub mod present;
 pub mod serve;
 pub mod store;
 mod submit;
+pub mod tls;
 mod verify;

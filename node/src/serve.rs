@@ -27,6 +27,7 @@ use crate::net;
 use crate::net::discovery::Discovery;
 use crate::present::Present;
 use crate::store::{Store, StoreError};
+use crate::tls::Tls;
 use crate::{identity, os};
 
 /// With as much memory as this, what the allocator keeps is within the slack of [`Shares`].
@@ -64,6 +65,10 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
     let hint = "choose another with --data-dir, or mend its permissions or disk";
     std::fs::create_dir_all(&config.data_dir).map_err(|error| unusable(&error, hint))?;
     let device = identity::load(&config.data_dir).map_err(|error| unusable(&error, hint))?;
+    let tls = match config.tls.then(|| Tls::open(&config.data_dir)).transpose() {
+        Ok(tls) => tls.map(Arc::new),
+        Err(error) => return Err(unusable(&error, hint)),
+    };
     let store =
         Store::open(&config.data_dir, config.disk, &shares).map_err(|error| match error {
             StoreError::Damaged(_) => {
@@ -148,6 +153,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
         results,
         client: net::client(),
         present: Present::default(),
+        tls,
         healing: tokio::sync::Mutex::default(),
         shutdown: shutdown.clone(),
         config,
@@ -219,7 +225,6 @@ impl RunningNode {
     }
 }
 
-/// Removes what has lived its time.
 /// Tells the mesh when this device is reached elsewhere: its network came up, or is another. `told` is what
 /// it was told first. An address that is gone stays until there is another one.
 async fn follow_addresses(app: App, mut told: Vec<String>) {
@@ -242,6 +247,7 @@ async fn follow_addresses(app: App, mut told: Vec<String>) {
     }
 }
 
+/// Removes what has lived its time.
 async fn expire(app: App) {
     let ttl = app.config().result_ttl;
     let interval = (ttl / 4).clamp(Duration::from_millis(250), Duration::from_secs(60));

@@ -33,11 +33,14 @@ test('the node is asked about files that fit', () => {
 
 test('links do not lead to the name that only this machine has', () => {
   const links = [{ url: 'http://192.168.1.7:8080/', code: [] }];
-  const own = (hostname) => ({ hostname, origin: `http://${hostname}:8080` });
+  const own = (hostname, scheme = 'http') => ({ hostname, port: '8080', protocol: `${scheme}:`, origin: `${scheme}://${hostname}:8080` });
   const told = (hostname, alone) => reduce(start, { type: 'joining', joining: { alone, links }, own: own(hostname) }).joining.origin;
   assert.equal(told('localhost', false), 'http://192.168.1.7:8080');
   assert.equal(told('127.0.0.1', true), 'http://127.0.0.1:8080');
   assert.equal(told('10.0.0.4', false), 'http://10.0.0.4:8080');
+  // Whoever gets the link may not trust the certificate of this node.
+  const secure = { type: 'joining', joining: { alone: false, links }, own: own('10.0.0.4', 'https') };
+  assert.equal(reduce(start, secure).joining.origin, 'http://10.0.0.4:8080');
 });
 
 test('who has left is not there', () => {

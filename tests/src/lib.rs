@@ -8,6 +8,7 @@ pub mod browser;
 pub mod chaos;
 #[cfg(target_os = "linux")]
 pub mod disk;
+pub mod https;
 pub mod integers;
 pub mod matrices;
 #[cfg(target_os = "linux")]

@@ -45,7 +45,7 @@ export function initialState(device) {
     openJob: null,
     /** A job that was asked for by its link and is not there: `{job, message, hint}`. */
     lostJob: null,
-    /** `{alone, links: [{url, code}], origin}`: how other devices come here. */
+    /** `{alone, links: [{url, code}], authority, origin}`: how other devices come here. */
     joining: null,
     /** What went wrong with an action on a job: `{job, message, hint}`. */
     jobProblem: null,
@@ -225,10 +225,13 @@ const handlers = {
   },
 
   // How others come here: the address that this page was opened with, unless it is this machine's own name.
-  joining: (state, { joining: { alone, links }, own }) => {
+  // Who gets a link may not trust the certificate, and the same port answers both.
+  joining: (state, { joining, own }) => {
+    const { alone, links } = joining;
     const local = /^(localhost|127\.|\[::1\])/.test(own.hostname);
-    const origin = local && !alone && links[0] ? links[0].url.replace(/\/$/, '') : own.origin;
-    return { ...state, joining: { alone, links, origin } };
+    const plain = own.protocol === 'https:' ? `http://${own.hostname}:${own.port || 443}` : own.origin;
+    const origin = local && !alone && links[0] ? links[0].url.replace(/\/$/, '') : plain;
+    return { ...state, joining: { ...joining, origin } };
   },
 
   links: (state, { links }) => ({ ...state, links }),

@@ -29,6 +29,8 @@ export const strings = {
   join: {
     open: 'Add a device',
     heading: 'Add a device',
+    https: 'https for this node',
+    httpsOff: 'Phones keep their screens on, and the page can be installed, when the node is started with --tls.',
     how: 'In the same network, scan the code with the camera or type the address into any browser. It helps as soon as the page is open.',
     code: (url) => `QR code of ${url}`,
     others: 'Other addresses of this node',
@@ -38,6 +40,63 @@ export const strings = {
     unknown: 'The node does not answer, so its address is not known.',
     moved: 'The node that served this page is gone. Open the page of the node at the top, and add devices there.',
     alone: 'Only this machine reaches this node: it is bound to it, or there is no network. Connect to a network, and start the node without --bind.',
+  },
+
+  authority: {
+    title: 'https · gemmesh',
+    heading: 'gemmesh over https',
+    why: 'Over https a phone keeps its screen on while it helps, and the page can be installed as an app. All else works without.',
+    how: 'For that, this device has to trust the certificate of the node. Install it once:',
+    there: 'This page came over https: this device trusts the node already.',
+    off: 'This node does not answer https. Start it with',
+    get: 'Get the certificate',
+    check: (name) => `It is called “${name}”. Its SHA-256 fingerprint must be the one that the node shows where it was started:`,
+    then: 'Then open',
+    limits: 'The certificate counts for local networks only: with it nobody can pass for a public website. Its key stays on the node. Who no longer uses the node removes it where it was installed.',
+    back: 'Back to the page',
+    systems: {
+      android: {
+        heading: 'Android (Chrome, Edge)',
+        steps: [
+          'Get the certificate; Chrome keeps it in the downloads.',
+          'In Settings, search for “CA certificate” (Security, Encryption & credentials, Install a certificate).',
+          'Choose “CA certificate”, “Install anyway”, and the file ca.crt.',
+        ],
+      },
+      ios: {
+        heading: 'iPhone and iPad',
+        steps: [
+          'In Safari, get the certificate and allow the download.',
+          'Settings, General, VPN & Device Management: open the profile and install it.',
+          'Settings, General, About, Certificate Trust Settings: switch it on.',
+        ],
+      },
+      macos: {
+        heading: 'macOS (Safari, Chrome)',
+        steps: ['Get the certificate and open it; Keychain Access adds it to “login”.', 'Open it there, and under Trust choose “Always Trust”.'],
+      },
+      windows: {
+        heading: 'Windows (Edge, Chrome)',
+        steps: [
+          'Get the certificate, open it, and choose “Install Certificate”, “Current User”.',
+          'Place it in “Trusted Root Certification Authorities”.',
+        ],
+      },
+      linux: {
+        heading: 'Linux (Chrome, Chromium)',
+        steps: [
+          'Get the certificate.',
+          'Settings, Privacy and security, Security, Manage certificates, Installed by you: import it under “Trusted certificates”.',
+        ],
+      },
+      firefox: {
+        heading: 'Firefox, on any computer',
+        steps: [
+          'Get the certificate; if Firefox asks, trust it to identify websites, and that is all.',
+          'Else: Settings, Privacy & Security, View Certificates, Authorities, Import.',
+        ],
+      },
+    },
   },
 
   contribution: {

@@ -13,7 +13,9 @@ export function mountJoin(root, actions) {
   const url = h('a', { id: 'join-url', class: 'join-url' });
   const copy = h('button', { type: 'button', class: 'small', onclick: () => actions.copyUrl(url.href, () => setText(copy, text.copied)) }, text.copy);
   const others = h('div', { class: 'row', role: 'group', 'aria-label': text.others });
-  const reach = h('div', { class: 'join-reach' }, canvas, url, copy, others, h('p', { class: 'quiet' }, text.how));
+  const https = h('a', { id: 'join-https', href: '/ca' }, text.https);
+  const httpsOff = h('p', { class: 'quiet' }, text.httpsOff);
+  const reach = h('div', { class: 'join-reach' }, canvas, url, copy, others, h('p', { class: 'quiet' }, text.how), https, httpsOff);
   const alone = h('p', { id: 'join-alone', class: 'problem', hidden: true });
   const close = h('button', { id: 'join-close', type: 'button', class: 'small', onclick: () => dialog.close() }, text.close);
   const dialog = h(
@@ -38,6 +40,8 @@ export function mountJoin(root, actions) {
     if (why !== null || !dialog.open) return;
     const link = links[Math.min(chosen, links.length - 1)];
     show(others, links.length > 1);
+    show(https, Boolean(joining.authority));
+    show(httpsOff, !joining.authority);
     if (others.childElementCount !== links.length) {
       others.replaceChildren(...links.map((other, index) => h('button', { type: 'button', class: 'chip', onclick: () => choose(index) }, new URL(other.url).host)));
     }

@@ -182,6 +182,9 @@ pub struct ServeArgs {
         value_delimiter = ','
     )]
     pub allow_hosts: Vec<String>,
+    /// Answer https too, on the same port: /ca on the page says what for, and how devices come to trust it
+    #[arg(long, env = "GEMMESH_TLS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub tls: bool,
     /// A QR code of this node's address (auto: on a terminal)
     #[arg(long, env = "GEMMESH_QR", value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub qr: When,

@@ -62,6 +62,7 @@ pub fn resolve(args: &ServeArgs) -> Result<NodeConfig, CliError> {
         disk,
         backups: usize::from(args.backups),
         result_ttl: args.result_ttl,
+        tls: args.tls,
         allow_hosts: args.allow_hosts.clone(),
     })
 }

@@ -47,6 +47,8 @@ impl Embedded {
         args.data_dir = Some(dir.path().to_owned());
         // Nobody would ask for its job after it has ended.
         args.backups = 0;
+        // And nobody opens its page.
+        args.tls = false;
         let config = config::resolve(&args)?;
         let bind = config.bind;
         let shutdown = CancellationToken::new();

@@ -129,7 +129,6 @@ mod tests {
             "multiply a.npy b.npy --detach -o c.npy",
             "multiply a.npy b.npy --dtype i8",
             "multiply a.npy",
-            "serve --tls",
             "serve --mesh-key file",
             "job 3f --receipts",
             "--port 65536",

@@ -42,6 +42,7 @@ pub async fn run(args: ServeArgs) -> Result<(), CliError> {
             addresses: &addresses,
             local: &local,
             config: &config,
+            fingerprint: running.app.tls().map(|tls| tls.authority().fingerprint()),
         };
         show(&banner.render(picture(args.qr, &addresses)));
     }
@@ -101,6 +102,8 @@ struct Banner<'a> {
     addresses: &'a [String],
     local: &'a str,
     config: &'a NodeConfig,
+    /// Of the certificate that devices install to use https.
+    fingerprint: Option<String>,
 }
 
 impl Banner<'_> {
@@ -157,6 +160,13 @@ impl Banner<'_> {
                 if here { "   (this device only)" } else { "" }
             )
         }));
+        if let (Some(fingerprint), Some(url)) = (&self.fingerprint, urls.first()) {
+            lines.extend([
+                String::new(),
+                format!("  For https and the page as an app, once on each device: {url}/ca"),
+                format!("  Its certificate has SHA-256 {}", grouped(fingerprint)),
+            ]);
+        }
         lines.push(String::new());
         if let Some(picture) = picture {
             lines.extend(picture.lines().map(str::to_owned));
@@ -175,9 +185,36 @@ impl Banner<'_> {
     }
 }
 
+/// A fingerprint in a line of its own: groups of four bytes are easier to compare.
+fn grouped(fingerprint: &str) -> String {
+    let bytes: Vec<&str> = fingerprint.split(':').collect();
+    let groups: Vec<String> = bytes.chunks(4).map(|group| group.concat()).collect();
+    groups.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_with_https_says_where_its_certificate_is() {
+        let config = config();
+        let addresses = ["192.168.1.7:8080".to_owned()];
+        let banner = |fingerprint: Option<String>| {
+            let banner = Banner {
+                device: "0123abcd".to_owned(),
+                addresses: &addresses,
+                local: "http://127.0.0.1:8080",
+                config: &config,
+                fingerprint,
+            };
+            banner.render(None)
+        };
+        let text = banner(Some(vec!["AB"; 32].join(":")));
+        assert!(text.contains("http://192.168.1.7:8080/ca\n"), "{text}");
+        assert!(text.contains(" ABABABAB ABABABAB "), "{text}");
+        assert!(!banner(None).contains("https"));
+    }
 
     #[test]
     fn the_banner_says_who_where_and_what_next() {
@@ -221,8 +258,8 @@ mod tests {
         assert!(picture(When::Always, &["192.168.1.7:8080".to_owned()]).is_some());
     }
 
-    fn banner(addresses: &[&str], local: &str) -> String {
-        let config = NodeConfig {
+    fn config() -> NodeConfig {
+        NodeConfig {
             port: 8080,
             bind: None,
             name: "kitchen".to_owned(),
@@ -235,8 +272,13 @@ mod tests {
             disk: 1 << 30,
             backups: 3,
             result_ttl: Duration::from_secs(1),
+            tls: false,
             allow_hosts: Vec::new(),
-        };
+        }
+    }
+
+    fn banner(addresses: &[&str], local: &str) -> String {
+        let config = config();
         let addresses: Vec<String> = addresses
             .iter()
             .map(|address| (*address).to_owned())
@@ -246,6 +288,7 @@ mod tests {
             addresses: &addresses,
             local,
             config: &config,
+            fingerprint: None,
         };
         banner.render(None)
     }

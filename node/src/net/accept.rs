@@ -19,8 +19,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,6 +68,12 @@ const BACKLOG: i32 = 512;
 /// How long to wait when the system has no more descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
+/// The first byte of a TLS handshake (RFC 8446, section 5.1); no method of HTTP begins with it.
+const HANDSHAKE: u8 = 0x16;
+
+/// How a connection to that address of ours answers a TLS handshake.
+pub type Secure = Arc<dyn Fn(Option<IpAddr>) -> Arc<ServerConfig> + Send + Sync>;
+
 /// What a request knows of the connection that it came on.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -71,6 +81,8 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Our address on this connection.
     pub local: Option<IpAddr>,
+    /// Whether it came over TLS.
+    pub secure: bool,
     /// How much more may be read.
     pub allowance: Allowance,
 }
@@ -109,10 +121,11 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves connections until `shutdown`, then lets requests end within [`Limits::grace`].
+/// Serves connections until `shutdown`, and with `secure` those that begin with a TLS handshake too; then lets requests end within [`Limits::grace`].
 pub async fn run<F, R, B>(
     listener: TcpListener,
     limits: Limits,
+    secure: Option<Secure>,
     shutdown: CancellationToken,
     handle: F,
 ) where
@@ -157,13 +170,12 @@ pub async fn run<F, R, B>(
             continue;
         };
         let connection = Connection {
-            stream,
             remote,
             ticket,
-            stall: limits.stall,
+            limits: limits.clone(),
             shutdown: shutdown.clone(),
         };
-        let serving = connection.serve(http.clone(), handle.clone());
+        let serving = connection.serve(stream, secure.clone(), http.clone(), handle.clone());
         let abort = abort.clone();
         tasks.spawn(async move {
             tokio::select! {
@@ -184,16 +196,44 @@ pub async fn run<F, R, B>(
 }
 
 struct Connection {
-    stream: TcpStream,
     remote: SocketAddr,
     ticket: Ticket,
-    stall: Duration,
+    limits: Limits,
     shutdown: CancellationToken,
 }
 
+/// A connection once it is known what is spoken on it.
+enum Begun {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Waits for the first byte, and for the handshake that it may begin.
+async fn begin(
+    stream: TcpStream,
+    secure: Option<Secure>,
+    local: Option<IpAddr>,
+) -> io::Result<Begun> {
+    let Some(secure) = secure else {
+        return Ok(Begun::Plain(stream));
+    };
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 || first[0] != HANDSHAKE {
+        return Ok(Begun::Plain(stream));
+    }
+    let stream = TlsAcceptor::from(secure(local)).accept(stream).await?;
+    Ok(Begun::Tls(Box::new(stream)))
+}
+
 impl Connection {
-    async fn serve<F, R, B>(self, http: http1::Builder, handle: F)
-    where
+    /// Finds out what is spoken on `stream`, and speaks it.
+    async fn serve<F, R, B>(
+        self,
+        stream: TcpStream,
+        secure: Option<Secure>,
+        http: http1::Builder,
+        handle: F,
+    ) where
         F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<B>> + Send + 'static,
         B: Body + Send + Unpin + 'static,
@@ -201,15 +241,47 @@ impl Connection {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         // Frames are small next to tiles and must not wait for them.
-        let _ = self.stream.set_nodelay(true);
-        let local = self.stream.local_addr().ok();
-        let peer = Peer {
+        let _ = stream.set_nodelay(true);
+        let local = stream.local_addr().ok();
+        let local = local.map(|local| local.ip().to_canonical());
+        let begun = tokio::select! {
+            begun = tokio::time::timeout(self.limits.head, begin(stream, secure, local)) => begun,
+            () = self.ticket.entry.evicted.cancelled() => return,
+            () = self.shutdown.cancelled() => return,
+        };
+        let peer = |secure| Peer {
             remote: self.remote,
-            local: local.map(|local| local.ip().to_canonical()),
+            local,
+            secure,
             allowance: Allowance::unlimited(),
         };
+        match begun {
+            Ok(Ok(Begun::Plain(stream))) => {
+                let peer = peer(false);
+                self.speak(stream, peer, http, handle).await;
+            }
+            Ok(Ok(Begun::Tls(stream))) => {
+                let peer = peer(true);
+                self.speak(stream, peer, http, handle).await;
+            }
+            Ok(Err(error)) => tracing::debug!(remote = %self.remote, %error, "handshake"),
+            Err(_) => tracing::debug!(remote = %self.remote, "said nothing in time"),
+        }
+    }
+
+    /// Answers the requests that come on `stream`.
+    async fn speak<S, F, R, B>(self, stream: S, peer: Peer, http: http1::Builder, handle: F)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let entry = self.ticket.entry.clone();
-        let socket = Socket::new(self.stream, peer.allowance.clone(), self.stall, self.ticket);
+        let allowance = peer.allowance.clone();
+        let socket = Socket::new(stream, allowance, self.limits.stall, self.ticket);
         let busy = entry.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());

@@ -125,20 +125,20 @@ impl Authority {
         self.host.parse().ok()
     }
 
-    /// Whether both name the same origin under `http`.
-    fn same_origin(&self, other: &Self) -> bool {
+    /// Whether both name the same origin under a scheme that has this default port.
+    fn same_origin(&self, other: &Self, port: u16) -> bool {
         let same_host = match (self.ip(), other.ip()) {
             (Some(a), Some(b)) => a == b,
             _ => self.host == other.host,
         };
-        same_host && self.port.unwrap_or(80) == other.port.unwrap_or(80)
+        same_host && self.port.unwrap_or(port) == other.port.unwrap_or(port)
     }
 }
 
 /// Decides whether a request may be looked at at all.
 ///
-/// `local` is the address that the connection came in on, one of ours by definition; `members`
-/// are the IP addresses of [`Members`], asked for only when needed.
+/// `local` is the address that the connection came in on, one of ours by definition; `secure` says that
+/// it came over TLS; `members` are the IP addresses of [`Members`], asked for only when needed.
 ///
 /// # Errors
 /// 400 for a `Host` that is missing, doubled or malformed, 403 for everything that is refused.
@@ -148,6 +148,7 @@ pub fn check(
     headers: &HeaderMap,
     names: &Names,
     local: Option<IpAddr>,
+    secure: bool,
     members: impl FnOnce() -> Vec<IpAddr>,
 ) -> Result<(), ApiError> {
     let host = only(headers, header::HOST).map_err(|count| {
@@ -174,12 +175,19 @@ pub fn check(
         }
         Ok(origin) => {
             let text = origin;
-            let origin = origin.strip_prefix("http://").and_then(Authority::parse);
+            // The page came the way its calls come: a browser sends none from https over plain http, and a
+            // page that somebody put before a plain one is not ours.
+            let (scheme, port) = if secure {
+                ("https://", 443)
+            } else {
+                ("http://", 80)
+            };
+            let origin = origin.strip_prefix(scheme).and_then(Authority::parse);
             let Some(origin) = origin else {
                 return Err(foreign(text));
             };
             let member = || path == "/ws" && origin.ip().is_some_and(|ip| members().contains(&ip));
-            if origin.same_origin(&host) || member() {
+            if origin.same_origin(&host, port) || member() {
                 Ok(())
             } else {
                 Err(foreign(text))
@@ -351,12 +359,12 @@ mod tests {
         let names = names();
         let uri = Uri::from_static("/");
         let none = HeaderMap::new();
-        let refusal = check(&Method::GET, &uri, &none, &names, None, Vec::new);
+        let refusal = check(&Method::GET, &uri, &none, &names, None, false, Vec::new);
         assert_eq!(refusal.expect_err("no Host").status, 400);
         let mut two = HeaderMap::new();
         two.append("host", "localhost:8080".parse().expect("a value"));
         two.append("host", "localhost:8080".parse().expect("a value"));
-        let refusal = check(&Method::GET, &uri, &two, &names, None, Vec::new);
+        let refusal = check(&Method::GET, &uri, &two, &names, None, false, Vec::new);
         assert_eq!(refusal.expect_err("two Hosts").status, 400);
     }
 
@@ -415,7 +423,7 @@ mod tests {
         ] {
             let headers = headers(host, &[("origin", origin)]);
             let uri = Uri::from_static("/api/jobs");
-            let verdict = check(&Method::POST, &uri, &headers, &names, None, Vec::new);
+            let verdict = check(&Method::POST, &uri, &headers, &names, None, false, Vec::new);
             assert_eq!(verdict, Ok(()), "{host} {origin}");
         }
     }
@@ -439,6 +447,32 @@ mod tests {
         check_request(OURS, "POST", "/api/jobs", &member, Err(403));
         check_request(OURS, "GET", "/wsx", &member, Err(403));
         check_request(OURS, "GET", "/ws", &[], Ok(()));
+    }
+
+    #[test]
+    fn over_tls_the_page_of_https_is_ours_and_that_of_http_is_not() {
+        for (host, origin, expected) in [
+            (OURS, "https://192.168.1.5:8080", Ok(())),
+            (OURS, "http://192.168.1.5:8080", Err(403)),
+            (OURS, "https://192.168.1.5:8081", Err(403)),
+            (OURS, "https://192.168.1.5", Err(403)),
+            (OURS, "https://evil.example", Err(403)),
+            (OURS, "wss://192.168.1.5:8080", Err(403)),
+            ("proxy.lan", "https://proxy.lan:443", Ok(())),
+            ("proxy.lan:443", "https://proxy.lan", Ok(())),
+        ] {
+            for method in ["GET", "PUT", "POST", "DELETE"] {
+                let headers = [("origin", origin)];
+                check_over(true, host, method, "/api/jobs", &headers, expected);
+            }
+        }
+        for (origin, expected) in [
+            ("https://192.168.1.77:8080", Ok(())),
+            ("http://192.168.1.77:8080", Err(403)),
+            ("https://192.168.1.78:8080", Err(403)),
+        ] {
+            check_over(true, OURS, "GET", "/ws", &[("origin", origin)], expected);
+        }
     }
 
     #[test]
@@ -557,6 +591,17 @@ mod tests {
         more: &[(&str, &str)],
         expected: Result<(), u16>,
     ) {
+        check_over(false, host, method, target, more, expected);
+    }
+
+    fn check_over(
+        secure: bool,
+        host: &str,
+        method: &str,
+        target: &str,
+        more: &[(&str, &str)],
+        expected: Result<(), u16>,
+    ) {
         let ip = |text: &str| text.parse().expect("an address");
         let members = || vec![ip("192.168.1.77"), ip("fd00::77")];
         let verdict = check(
@@ -565,6 +610,7 @@ mod tests {
             &headers(host, more),
             &names(),
             Some(ip("172.20.0.9")),
+            secure,
             members,
         );
         let status = verdict.map_err(|error| error.status);

@@ -14,6 +14,15 @@ struct Join {
     /// Nobody else reaches this node: it is bound to this machine, or there is no network.
     alone: bool,
     links: Vec<Link>,
+    /// Whose certificate a device installs to use https here; null when this node does not answer it.
+    authority: Option<Authority>,
+}
+
+#[derive(Serialize)]
+struct Authority {
+    name: String,
+    /// SHA-256 of the certificate, as systems show it.
+    fingerprint: String,
 }
 
 #[derive(Serialize)]
@@ -37,8 +46,16 @@ pub fn links(call: &Call) -> Result<Response, ApiError> {
         code: modules(&url),
         url,
     });
-    let links = links.collect();
-    Ok(reply::json(StatusCode::OK, &Join { alone, links }))
+    let authority = call.app().tls().map(|tls| Authority {
+        name: tls.authority().name().to_owned(),
+        fingerprint: tls.authority().fingerprint(),
+    });
+    let join = Join {
+        alone,
+        links: links.collect(),
+        authority,
+    };
+    Ok(reply::json(StatusCode::OK, &join))
 }
 
 fn modules(text: &str) -> Vec<String> {

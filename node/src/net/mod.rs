@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod assets;
+mod authority;
 mod batches;
 mod call;
 pub mod dial;
@@ -28,6 +29,7 @@ pub mod urls;
 mod ws;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +43,8 @@ use warp::reply::Response;
 
 use crate::app::App;
 use crate::config::NodeConfig;
-use accept::{Limits, Peer};
+use crate::tls;
+use accept::{Limits, Peer, Secure};
 use call::Web;
 
 /// Opens the port of `config`.
@@ -85,6 +88,19 @@ pub async fn serve_with(
     }
     let web = Arc::new(Web::new(app));
     let routes = TowerToHyperService::new(warp::service(routes::routes(web.clone())));
+    let secure = web.app.tls().map(|tls| {
+        let web = web.clone();
+        let secure: Secure = Arc::new(move |local| {
+            let (config, names) = (web.app.config(), web.names());
+            let here = config.bind.filter(|ip| !ip.is_unspecified());
+            let here = here.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+            let ips = urls::ips(config.bind).into_iter();
+            let ips = ips.chain([here]).chain(local);
+            let allowed = names.allowed.iter().map(String::as_str);
+            tls.config(tls::names(ips, &names.local, allowed))
+        });
+        secure
+    });
     let handle = move |request: Request<Incoming>| {
         let (web, routes) = (web.clone(), routes.clone());
         async move {
@@ -103,21 +119,20 @@ pub async fn serve_with(
             response
         }
     };
-    accept::run(listener, limits, shutdown, handle).await;
+    accept::run(listener, limits, secure, shutdown, handle).await;
 }
 
 /// Asks the guard.
 fn admit(web: &Web, request: &Request<Incoming>) -> Result<(), crate::error::ApiError> {
-    let local = request
-        .extensions()
-        .get::<Peer>()
-        .and_then(|peer| peer.local);
+    let peer = request.extensions().get::<Peer>();
+    let (local, secure) = peer.map_or((None, false), |peer| (peer.local, peer.secure));
     guard::check(
         request.method(),
         request.uri(),
         request.headers(),
         &web.names(),
         local,
+        secure,
         || web.app.member_ips(),
     )
 }

@@ -15,7 +15,7 @@ use warp::{Buf, Filter, Rejection};
 
 use super::accept::Peer;
 use super::call::{Body, Call, Web, clip};
-use super::{assets, jobs, join, matrices, mosaic, pictures, reply, tiles, urls, ws};
+use super::{assets, authority, jobs, join, matrices, mosaic, pictures, reply, tiles, urls, ws};
 use crate::error::ApiError;
 
 /// The most bytes of a registration.
@@ -50,6 +50,8 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
     let info = warp::path!("api" / "info").and(call.clone()).then(info);
     let links = warp::path!("api" / "links").and(call.clone()).then(links);
     let join = warp::path!("api" / "join").and(call.clone()).then(joining);
+    let steps = warp::path!("ca").and(call.clone()).then(ca);
+    let certificate = warp::path!("ca.crt").and(call.clone()).then(ca_certificate);
     let register = warp::path!("nodes" / "register")
         .and(call.clone())
         .then(registered);
@@ -72,7 +74,8 @@ pub fn routes(web: Arc<Web>) -> BoxedFilter<(Response,)> {
         .unify()
         .boxed();
     let views = picture.or(mosaic).unify().or(join).unify();
-    let views = views.or(links).unify().boxed();
+    let views = views.or(links).unify();
+    let views = views.or(steps).unify().or(certificate).unify().boxed();
     let node = nodes
         .or(info)
         .unify()
@@ -202,6 +205,14 @@ async fn job_tiles(job: String, call: Call) -> Response {
 
 async fn joining(call: Call) -> Response {
     answer(join::links(&call))
+}
+
+async fn ca(call: Call) -> Response {
+    answer(authority::either(&call))
+}
+
+async fn ca_certificate(call: Call) -> Response {
+    answer(authority::certificate(&call))
 }
 
 async fn job_tile(job: String, tile: String, call: Call) -> Response {

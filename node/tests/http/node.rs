@@ -42,6 +42,7 @@ impl Node {
             disk: 256 << 20,
             backups: 3,
             result_ttl: Duration::from_secs(7_200),
+            tls: false,
             allow_hosts: Vec::new(),
         };
         change(&mut config);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use crate::net::urls::{self, Interface};
+use crate::tls::authority::{self, Authority};
 
 use super::Check;
 use crate::cli::args::DoctorArgs;
@@ -148,6 +149,56 @@ pub(super) fn data_dir(asked: Option<&Path>) -> Vec<Check> {
     checks
 }
 
+/// Whether devices could use https with the nodes of this data directory.
+pub(super) fn https(asked: Option<&Path>) -> Check {
+    let name = "https";
+    let Ok(dir) = config::data_dir(asked) else {
+        return Check::ok(name, "not set up");
+    };
+    let file = dir.join(authority::FILE);
+    match Authority::load(&dir) {
+        Ok(None) => Check::ok(
+            name,
+            "not set up; with `gemmesh serve --tls` phones keep their screens on and install the page",
+        ),
+        Err(error) => Check::fail(
+            name,
+            format!("{} can not be used: {error}", file.display()),
+            "mend its permissions, or remove it; then every device installs the new certificate of /ca",
+        ),
+        Ok(Some(_)) if is_open(&file) => Check::warn(
+            name,
+            format!(
+                "others on this machine can read the key in {}",
+                file.display()
+            ),
+            format!("chmod 600 {}", file.display()),
+        ),
+        Ok(Some(authority)) => Check::ok(
+            name,
+            format!(
+                "the certificate of `gemmesh serve --tls` is “{}”, SHA-256 {}",
+                authority.name(),
+                authority.fingerprint()
+            ),
+        ),
+    }
+}
+
+/// Whether anybody but its owner can read a file.
+#[cfg(unix)]
+fn is_open(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(file).map(|file| file.permissions().mode());
+    mode.is_ok_and(|mode| mode & 0o077 != 0)
+}
+
+/// The user's data directory is the user's alone there.
+#[cfg(not(unix))]
+fn is_open(_: &Path) -> bool {
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::State;
@@ -207,6 +258,32 @@ mod tests {
         );
         let bound = addresses(Some("127.0.0.1".parse().unwrap()), &[]);
         assert_eq!(bound.state, State::Warn);
+    }
+
+    #[test]
+    fn https_is_set_up_or_not_and_its_key_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = https(Some(dir.path()));
+        assert!(check.state == State::Ok && check.found.contains("--tls"));
+        let authority = Authority::open(dir.path()).unwrap();
+        let check = https(Some(dir.path()));
+        assert_eq!(check.state, State::Ok);
+        assert!(check.found.contains(&authority.fingerprint()), "{check:?}");
+        let file = dir.path().join(authority::FILE);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let open = std::fs::Permissions::from_mode(0o640);
+            std::fs::set_permissions(&file, open).unwrap();
+            let check = https(Some(dir.path()));
+            assert!(check.state == State::Warn && check.fix.contains("chmod 600"));
+        }
+        std::fs::write(&file, "nonsense").unwrap();
+        let check = https(Some(dir.path()));
+        assert!(
+            check.state == State::Fail && !check.fix.is_empty(),
+            "{check:?}"
+        );
     }
 
     #[test]

@@ -82,6 +82,7 @@ pub async fn run(args: &DoctorArgs) -> Result<(), CliError> {
     checks.extend(multicast);
     checks.extend(peers::checks(heard, node.as_ref()).await);
     checks.extend(local::data_dir(args.data_dir.as_deref()));
+    checks.push(local::https(args.data_dir.as_deref()));
     checks.push(match &node {
         Some(client) => Check::ok(
             "node",

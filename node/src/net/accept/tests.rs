@@ -212,7 +212,7 @@ impl Server {
                 WarpResponse::new(text.into())
             })
         };
-        let running = tokio::spawn(run(listener, limits, shutdown.clone(), handle));
+        let running = tokio::spawn(run(listener, limits, None, shutdown.clone(), handle));
         Self {
             address,
             shutdown,
