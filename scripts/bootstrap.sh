@@ -113,7 +113,8 @@ need_wasm() {
 }
 
 need_browser() {
-    has chromium && has chromedriver || packages "Chromium or its driver is missing" chromium chromium-driver
+    has chromium && has chromedriver && has certutil ||
+        packages "Chromium, its driver, or certutil is missing" chromium chromium-driver libnss3-tools
 }
 
 need_firefox() {

@@ -35,7 +35,8 @@ for features in "" +simd128 +simd128,+relaxed-simd; do
         cargo build -p gemmesh-kernel --no-default-features --target wasm32-unknown-unknown --locked --quiet
 done
 check "types of the page" tests/page/node_modules/.bin/tsc -p tests/page/tsconfig.json
-check "lints of the page" tests/page/node_modules/.bin/eslint --config tests/page/eslint.config.mjs www/js
+check "types of the service worker" tests/page/node_modules/.bin/tsc -p tests/page/tsconfig.worker.json
+check "lints of the page" tests/page/node_modules/.bin/eslint --config tests/page/eslint.config.mjs www/js www/sw.js
 check "bytes of the page" cargo test -p gemmesh --lib --locked --quiet a_phone_loads_little -- --nocapture
 grep -o "the page and one kernel.*" target/verify.log || true
 check "unsafe only in the kernel" bash -c '! grep -rnE --include=*.rs "\bunsafe\b *(\{|fn|impl|extern)|allow\(unsafe_code" protocol node wasm-worker tests'

@@ -11,7 +11,7 @@ const markup = ['innerHTML', 'outerHTML', 'insertAdjacentHTML', 'srcdoc'].map((p
 export default [
   js.configs.recommended,
   {
-    files: ['www/js/*.js'],
+    files: ['www/js/*.js', 'www/sw.js'],
     languageOptions: { ecmaVersion: 2022, sourceType: 'module' },
     rules: {
       // The type checker knows what is global in a page.

@@ -1,6 +1,7 @@
-//! A headless Chromium, driven over WebDriver (the W3C protocol, HTTP and JSON).
+//! A headless Chromium or Firefox, driven over WebDriver (the W3C protocol, HTTP and JSON).
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -17,9 +18,20 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// A browser is up within this.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// Whose browser it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    /// Chromium, with chromedriver.
+    Chromium,
+    /// Debian's Firefox, with geckodriver.
+    Firefox,
+}
+
 /// A browser with one page. Ends when dropped.
 #[derive(Debug)]
 pub struct Browser {
+    /// Whose it is.
+    pub maker: Maker,
     driver: Driver,
     session: String,
 }
@@ -34,30 +46,51 @@ struct Driver {
 }
 
 impl Browser {
-    /// A browser on a host of a test network.
+    /// Chromium on a host of a test network.
     #[cfg(target_os = "linux")]
     pub fn on(host: &Host) -> Self {
-        Self::start(Some(host.clone()))
+        Self::start(Maker::Chromium, None, Some(host.clone()))
     }
 
-    /// A browser on this machine.
+    /// A browser of either maker on a host of a test network.
+    #[cfg(target_os = "linux")]
+    pub fn of(maker: Maker, host: &Host) -> Self {
+        Self::start(maker, None, Some(host.clone()))
+    }
+
+    /// Chromium on a host of a test network, where a person has installed this certificate authority (DER).
+    #[cfg(target_os = "linux")]
+    pub fn trusting(host: &Host, authority: &[u8]) -> Self {
+        Self::start(Maker::Chromium, Some(authority), Some(host.clone()))
+    }
+
+    /// Chromium on this machine.
     pub fn here() -> Self {
         Self::start(
+            Maker::Chromium,
+            None,
             #[cfg(target_os = "linux")]
             None,
         )
     }
 
-    fn start(#[cfg(target_os = "linux")] host: Option<Host>) -> Self {
+    fn start(
+        maker: Maker,
+        authority: Option<&[u8]>,
+        #[cfg(target_os = "linux")] host: Option<Host>,
+    ) -> Self {
         let dir = TempDir::with_prefix("gemmesh-browser-").expect("a temporary directory");
-        let log = dir.path().join("chromedriver.log");
-        let mut command = Command::new("chromedriver");
+        if let Some(authority) = authority {
+            trust(dir.path(), authority);
+        }
+        let log = dir.path().join("driver.log");
+        let mut command = maker.driver();
+        let file = || File::options().create(true).append(true).open(&log);
         command
-            .arg("--port=0")
             .env("HOME", dir.path())
             .stdin(Stdio::null())
-            .stdout(File::create(&log).expect("a file for its output"))
-            .stderr(Stdio::null());
+            .stdout(file().expect("a file for its output"))
+            .stderr(file().expect("a file for its output"));
         #[cfg(target_os = "linux")]
         let child = match &host {
             Some(host) => host.run(|| command.spawn()),
@@ -66,46 +99,25 @@ impl Browser {
         #[cfg(not(target_os = "linux"))]
         let child = command.spawn();
         let mut driver = Driver {
-            child: child.expect("chromedriver starts: `make test` installs it"),
+            child: child.expect("the driver starts: `make test` installs it"),
             url: String::new(),
             dir,
             #[cfg(target_os = "linux")]
             host,
         };
-        let port = until("chromedriver to listen", START_LIMIT, || {
+        let port = until("the driver to listen", START_LIMIT, || {
             let text = fs::read_to_string(&log).map_err(|error| error.to_string())?;
-            let port = text.split("started successfully on port ").nth(1);
-            let port = port
-                .and_then(|rest| rest.split('.').next())
-                .map(str::to_owned);
-            port.ok_or(text)
+            maker.port(&text).ok_or(text)
         });
         driver.url = format!("http://127.0.0.1:{port}");
-        let profile = driver.dir.path().join("profile");
-        let arguments = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            // Test machines have no display to look away from; pages must not be slowed down.
-            "--disable-background-timer-throttling",
-            "--window-size=1280,1600",
-        ];
-        let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
-        arguments.push(format!("--user-data-dir={}", profile.display()));
-        let capabilities = json!({"capabilities": {"alwaysMatch": {
-            "browserName": "chrome",
-            "goog:chromeOptions": {"args": arguments},
-            "goog:loggingPrefs": {"browser": "ALL"},
-        }}});
-        let answer = driver.call("POST", "/session", &capabilities);
+        let wanted = maker.capabilities(driver.dir.path());
+        let answer = driver.call("POST", "/session", &wanted);
         let session = answer["sessionId"].as_str().expect("a session").to_owned();
-        Self { driver, session }
+        Self {
+            maker,
+            driver,
+            session,
+        }
     }
 
     /// Opens a page.
@@ -175,12 +187,45 @@ impl Browser {
         text.as_str().unwrap_or_default().to_owned()
     }
 
-    /// What the page has logged since the last look.
+    /// What the page has logged since the last look; of Firefox, which has no call for that, all it wrote.
     pub fn log(&self) -> String {
+        if self.maker == Maker::Firefox {
+            let log = fs::read_to_string(self.driver.dir.path().join("driver.log"));
+            return log.unwrap_or_default();
+        }
         let entries = self.call("POST", "se/log", &json!({"type": "browser"}));
         let entries = entries.as_array().cloned().unwrap_or_default();
         let messages = entries.iter().filter_map(|entry| entry["message"].as_str());
         messages.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Makes the page this many CSS pixels large, light or dark. Chromium alone can.
+    pub fn show_as(&self, width: u32, height: u32, dark: bool) {
+        let scheme = if dark { "dark" } else { "light" };
+        self.chromium(
+            "Emulation.setDeviceMetricsOverride",
+            &json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}),
+        );
+        let feature = json!({"name": "prefers-color-scheme", "value": scheme});
+        self.chromium(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [feature] }),
+        );
+    }
+
+    /// A call of Chromium's own protocol.
+    pub fn chromium(&self, method: &str, params: &Value) -> Value {
+        let call = json!({"cmd": method, "params": params});
+        self.call("POST", "goog/cdp/execute", &call)
+    }
+
+    /// What the window shows, as PNG.
+    ///
+    /// # Panics
+    /// When it is no PNG.
+    pub fn picture(&self) -> Vec<u8> {
+        let text = self.call("GET", "screenshot", &Value::Null);
+        base64(text.as_str().expect("a text"))
     }
 
     fn find(&self, css: &str) -> String {
@@ -215,6 +260,130 @@ impl Drop for Browser {
             &Value::Null,
         );
     }
+}
+
+impl Maker {
+    /// What drives its browser, on a port of its choice.
+    fn driver(self) -> Command {
+        match self {
+            Self::Chromium => {
+                let mut command = Command::new("chromedriver");
+                command.arg("--port=0");
+                command
+            }
+            Self::Firefox => {
+                // Where scripts/bootstrap.sh builds it.
+                let built = crate::root().join(".cache/tools/bin/geckodriver");
+                let mut command = Command::new(if built.exists() {
+                    built.as_os_str()
+                } else {
+                    "geckodriver".as_ref()
+                });
+                command.args(["--port=0", "--log=info"]);
+                command
+            }
+        }
+    }
+
+    /// The port that the driver says it listens on.
+    fn port(self, log: &str) -> Option<u16> {
+        let before = match self {
+            Self::Chromium => "started successfully on port ",
+            Self::Firefox => "Listening on 127.0.0.1:",
+        };
+        let rest = log.split(before).nth(1)?;
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        rest[..end].parse().ok()
+    }
+
+    fn capabilities(self, dir: &Path) -> Value {
+        let wanted = match self {
+            Self::Chromium => {
+                let arguments = [
+                    "--headless=new",
+                    "--no-sandbox",
+                    "--disable-gpu",
+                    "--disable-quic",
+                    "--disable-dev-shm-usage",
+                    "--no-first-run",
+                    "--disable-background-networking",
+                    "--disable-component-update",
+                    "--disable-sync",
+                    // Test machines have no display to look away from; pages must not be slowed down.
+                    "--disable-background-timer-throttling",
+                    "--window-size=1280,1600",
+                ];
+                let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
+                arguments.push(format!("--user-data-dir={}", dir.join("profile").display()));
+                json!({
+                    "browserName": "chrome",
+                    "goog:chromeOptions": {"args": arguments},
+                    "goog:loggingPrefs": {"browser": "ALL"},
+                })
+            }
+            Self::Firefox => json!({
+                "browserName": "firefox",
+                "moz:firefoxOptions": {
+                    "args": ["-headless", "--width=1280", "--height=1600"],
+                    "prefs": {
+                        // What the page logs goes to the driver's output.
+                        "devtools.console.stdout.content": true,
+                        // It asks nobody for anything; the test networks lead nowhere anyway.
+                        "app.update.disabledForTesting": true,
+                        "browser.download.folderList": 2,
+                        "browser.download.dir": dir,
+                        "datareporting.policy.dataSubmissionEnabled": false,
+                        "network.captive-portal-service.enabled": false,
+                        "network.connectivity-service.enabled": false,
+                        "services.settings.server": "http://127.0.0.1:1",
+                    },
+                },
+            }),
+        };
+        json!({"capabilities": {"alwaysMatch": wanted}})
+    }
+}
+
+/// Puts a certificate authority among those that the person with this home directory trusts.
+fn trust(home: &Path, authority: &[u8]) {
+    let database = home.join(".pki/nssdb");
+    fs::create_dir_all(&database).expect("a directory of ours");
+    let certificate = home.join("ca.crt");
+    fs::write(&certificate, authority).expect("a directory of ours");
+    let database = format!("sql:{}", database.display());
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new("certutil");
+        command.args(["-d", &database]).args(arguments);
+        let done = command
+            .output()
+            .expect("certutil starts: `make test` installs it");
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{command:?}: {errors}");
+    };
+    run(&["-N", "--empty-password"]);
+    let file = certificate.display().to_string();
+    run(&["-A", "-n", "gemmesh", "-t", "C,,", "-i", &file]);
+}
+
+/// The bytes behind a base64 text with padding.
+fn base64(text: &str) -> Vec<u8> {
+    let value = |c: u8| match c {
+        b'A'..=b'Z' => c - b'A',
+        b'a'..=b'z' => c - b'a' + 26,
+        b'0'..=b'9' => c - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => panic!("no base64"),
+    };
+    let digits: Vec<u8> = text.bytes().filter(|c| *c != b'=').map(value).collect();
+    let group = |group: &[u8]| {
+        let bits = group
+            .iter()
+            .fold(0u32, |bits, six| bits << 6 | u32::from(*six));
+        let bits = bits << (6 * (4 - group.len()));
+        bits.to_be_bytes()[1..group.len()].to_vec()
+    };
+    digits.chunks(4).flat_map(group).collect()
 }
 
 impl Driver {

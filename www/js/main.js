@@ -2,14 +2,16 @@
 // calls to the node and messages to the mesh worker.
 
 import * as api from './api.js';
+import { awakeWay, keepAwake } from './awake.js';
 import { detectBuild, hardwareThreads, isHandheld } from './feature-detect.js';
 import * as identity from './identity.js';
 import { checkForm, newSeed, randomCells, randomNpy, readCells } from './matrix-input.js';
 import { EDGE, firstWindow } from './heat.js';
+import { install, keepPage, watchOffers } from './install.js';
 import { TILES_MAX } from './mosaic.js';
 import { questionOf } from './outlook.js';
 import { commandLine, numpyCode } from './snippets.js';
-import { GRID_MAX, hasEnded, initialState, reduce, shapeOf, sourceOf } from './state.js';
+import { GRID_MAX, hasEnded, initialState, reduce, shapeOf, sourceOf, wantsAwake } from './state.js';
 import { strings } from './strings.js';
 import { mountContribution } from './view-contribution.js';
 import { mountDevices } from './view-devices.js';
@@ -47,6 +49,7 @@ let state = initialState({
   threads: threadsMax,
   threadsMax,
   handheld,
+  awakeWay: awakeWay(),
   build,
   own: identity.ownJobs(),
   products: identity.products(),
@@ -60,6 +63,7 @@ function dispatch(event) {
   state = reduce(state, event);
   if (state.form !== form) consider();
   scheduleDraw();
+  stayAwake();
 }
 
 function log(text, level = 'info') {
@@ -75,6 +79,8 @@ const actions = {
   setThreads,
   togglePause,
   toggleLeave,
+  keepAwake: (wanted) => dispatch({ type: 'me', change: { keepAwake: wanted } }),
+  install: () => install(tellOffer),
   addDevice: () => join.open(),
   copyUrl: copyText,
   bench,
@@ -134,6 +140,31 @@ function draw() {
   for (const view of views) view({ ...state, now });
 }
 
+// The page as an app, and the screen.
+
+function tellOffer(installable) {
+  dispatch({ type: 'me', change: { installable } });
+}
+
+let pageKept = false;
+
+/** Once a node has answered, the page is kept for when none does. */
+async function keepThisPage() {
+  if (pageKept) return;
+  pageKept = true;
+  const problem = await keepPage(build);
+  if (problem) log(strings.log.notKept(problem));
+}
+
+const awake = keepAwake(state.me.awakeWay, (now) => {
+  // What the browser refused is not asked for again until the person does.
+  if (now !== state.me.awake) dispatch({ type: 'me', change: { awake: now, ...(now === 'refused' ? { keepAwake: false } : {}) } });
+});
+
+function stayAwake() {
+  awake(wantsAwake(state) && document.visibilityState === 'visible');
+}
+
 // The mesh worker.
 
 const mesh = build ? new Worker(new URL('./mesh-worker.js', import.meta.url), { type: 'module', name: 'gemmesh' }) : null;
@@ -176,6 +207,10 @@ const fromMesh = {
 
   job({ job: status }) {
     tellJob(status);
+  },
+
+  nobody({ retryAt }) {
+    dispatch({ type: 'connection', phase: 'waiting', retryAt });
   },
 
   away() {
@@ -225,6 +260,7 @@ function tellConnection({ connection, refusal, node, moved, retryAt }) {
     if (same) return;
     log(moved ? strings.log.moved(entry.name) : strings.log.connected(entry.name));
     refresh();
+    keepThisPage();
     return;
   }
   if (before.phase === 'online') log(strings.log.disconnected, 'warning');
@@ -344,6 +380,8 @@ function visibility() {
 }
 
 document.addEventListener('visibilitychange', visibility);
+document.addEventListener('visibilitychange', stayAwake);
+watchOffers(tellOffer);
 window.addEventListener('pageshow', (event) => {
   // Back from the browser's cache: the sockets were closed when the page went there.
   if (event.persisted) tellMesh({ type: 'wake' });

@@ -105,6 +105,7 @@ async function meshName() {
     } catch {
       // Not reachable yet.
     }
+    say({ type: 'nobody', retryAt: Date.now() + HEARTBEAT_MS });
     await new Promise((resolve) => setTimeout(resolve, HEARTBEAT_MS));
   }
 }

@@ -26,6 +26,12 @@ export function initialState(device) {
       away: false,
       left: false,
       computing: 0,
+      /** Keep the screen on while helping, as the person wants it; how the browser can, and whether it does. */
+      keepAwake: device.awakeWay === 'lock' && device.handheld,
+      awakeWay: device.awakeWay,
+      awake: 'off',
+      /** The browser offers to install the page. */
+      installable: false,
       build: device.build,
       mflops: null,
       limit: null,
@@ -123,6 +129,11 @@ export function deviceList({ devices, me, connection }) {
   // Who has just left is not on the list of those that it no longer hears.
   const now = devices.map((entry) => (me.left && entry.device === me.device ? { ...entry, state: 'lost' } : entry));
   return now.sort((x, y) => rank(x) - rank(y) || x.name.localeCompare(y.name, 'en', { numeric: true }) || (x.device < y.device ? -1 : 1));
+}
+
+/** The screen of this device should stay on: it takes part, and its person wants that. */
+export function wantsAwake({ me, connection }) {
+  return Boolean(me.keepAwake && me.build && !me.left && !me.paused && !me.away && connection.phase === 'online');
 }
 
 /** A job's state is final. */

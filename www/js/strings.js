@@ -26,6 +26,8 @@ export const strings = {
     openMoved: 'Open its page',
   },
 
+  install: 'Install',
+
   join: {
     open: 'Add a device',
     heading: 'Add a device',
@@ -143,6 +145,17 @@ export const strings = {
       (threads > 1 ? `, ${threads} threads at once` : ''),
     benchFailed: (why) => `The benchmark did not finish (${why}). Try again.`,
     keepOpen: 'Keep this page in front and the screen on: a phone that looks away stops helping, and starts again when you are back.',
+    noNode: (host) =>
+      `No node answers at ${host}. Start gemmesh there again, or bring this device into its network; the page goes on by itself once it answers.`,
+    awake: {
+      label: 'Keep the screen on',
+      lock: { on: 'It stays on while this page helps.', off: '', refused: 'The browser did not allow that; perhaps the battery is low.' },
+      video: {
+        on: 'It stays on while this page helps: a silent video plays.',
+        off: 'Plays a silent video, because only over https a browser lets a page just ask.',
+        refused: 'The browser did not play the silent video that keeps it on.',
+      },
+    },
     unsupported:
       'WebAssembly SIMD is missing. It is in Chrome 91, Firefox 89, Safari 16.4 and later. You can still submit products and see results.',
   },
@@ -406,6 +419,7 @@ export const strings = {
     submitted: (id) => `Submitted job ${id.slice(0, 8)}`,
     ready: (threads, build) => `Started ${count(threads, 'thread')} (build ${build})`,
     slotFailed: (slot, why) => `Thread ${slot + 1} failed and was started again: ${why}`,
+    notKept: (why) => `Without a node this page will not open: the browser does not keep it (${why})`,
     resumed: 'The page was asleep; connecting again',
     workerFailed: (why) => `The mesh worker failed: ${why}`,
     fallback: 'The relaxed-simd build did not load; using simd',

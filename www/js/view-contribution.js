@@ -39,12 +39,18 @@ export function mountContribution(root, actions) {
   const benchProblem = h('p', { id: 'bench-problem', class: 'problem', hidden: true });
   const speed = h('p', { id: 'speed', class: 'quiet' });
   const keepOpen = h('p', { id: 'keep-open', class: 'quiet', hidden: true }, text.keepOpen);
+  const noNode = h('p', { id: 'no-node', class: 'problem', role: 'status', hidden: true }, text.noNode(location.host));
+  const awake = h('input', { id: 'keep-awake', type: 'checkbox', onchange: () => actions.keepAwake(awake.checked) });
+  const awakeNow = h('span', { id: 'awake-now', class: 'quiet', role: 'status' });
+  const awakeHttps = h('a', { id: 'awake-https', href: '/ca' }, strings.join.https);
+  const awakeRow = h('div', { class: 'row' }, h('label', { class: 'check' }, awake, text.awake.label), awakeNow, awakeHttps);
   const unsupported = h('p', { class: 'problem', hidden: true }, text.unsupported);
 
   root.append(
     card(
       'contribution',
       text.heading,
+      noNode,
       list,
       unsupported,
       h(
@@ -58,11 +64,12 @@ export function mountContribution(root, actions) {
       ),
       speed,
       h('div', { role: 'status' }, figures.f64, figures.f32, benchProblem),
+      awakeRow,
       keepOpen,
     ),
   );
 
-  return ({ me, contribution, connection, jobs }) => {
+  return ({ me, contribution, connection, jobs, joining }) => {
     const job = contribution.job && (jobs[contribution.job] ?? { job: contribution.job });
     const status = statusOf(me, connection);
     write('compute-time', duration(contribution.kernelMs / 1000), contribution.kernelMs);
@@ -82,6 +89,11 @@ export function mountContribution(root, actions) {
     setText(threadsText, text.threadsOf(threads.value, me.threadsMax));
     setText(pause, me.paused ? text.resume : text.pause);
     setAttribute(pause, 'aria-pressed', me.paused);
+    show(noNode, connection.phase === 'waiting' && !strings.connection.refused[connection.reason]);
+    show(awakeRow, Boolean(me.build && me.awakeWay));
+    awake.checked = me.keepAwake;
+    setText(awakeNow, me.awakeWay ? text.awake[me.awakeWay][me.awake] : '');
+    show(awakeHttps, me.awakeWay === 'video' && Boolean(joining?.authority));
     show(unsupported, !me.build);
     show(keepOpen, me.handheld && Boolean(me.build));
     setText(leave, me.left ? text.rejoin : text.leave);

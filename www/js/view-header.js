@@ -11,13 +11,15 @@ export function mountHeader(root, actions) {
   const next = h('span', { id: 'next-try', class: 'next-try quiet', 'aria-hidden': 'true' });
   const moved = h('a', { id: 'moved-to' }, strings.connection.openMoved);
   const retry = h('button', { id: 'retry', type: 'button', class: 'small', onclick: actions.reconnect }, strings.connection.retry);
+  const install = h('button', { id: 'install', type: 'button', class: 'small', hidden: true, onclick: actions.install }, strings.install);
   const join = h('button', { id: 'add-device', type: 'button', class: 'small', 'aria-haspopup': 'dialog', onclick: actions.addDevice }, strings.join.open);
   root.append(
     h('div', { class: 'brand' }, h('img', { src: '/icons/icon.svg', alt: '', width: 32, height: 32 }), h('h1', {}, strings.title)),
-    h('div', { class: 'where' }, node, phase, moved, next, retry, join),
+    h('div', { class: 'where' }, node, phase, moved, next, retry, install, join),
   );
 
-  return ({ connection, now }) => {
+  return ({ connection, me, now }) => {
+    show(install, me.installable);
     const elsewhere = pageElsewhere(connection);
     setText(node, connection.node && !connection.moved ? strings.connection.node(connection.node.name) : '');
     show(node, !connection.moved);

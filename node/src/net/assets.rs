@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -15,10 +16,13 @@ use crate::error::ApiError;
 /// Names relative to the page's directory, and contents.
 static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
+/// What shows the page when no node answers.
+const WORKER: &str = "sw.js";
+
 struct Asset {
-    bytes: &'static [u8],
+    bytes: Bytes,
     /// Only where it is smaller.
-    gzip: Option<Vec<u8>>,
+    gzip: Option<Bytes>,
     etag: HeaderValue,
     content_type: &'static str,
 }
@@ -26,21 +30,42 @@ struct Asset {
 static ASSETS: LazyLock<BTreeMap<&'static str, Asset>> = LazyLock::new(|| {
     FILES
         .iter()
-        .map(|(name, bytes)| (*name, Asset::new(name, bytes)))
+        .map(|(name, bytes)| {
+            let bytes = match *name {
+                WORKER => [shell().as_bytes(), bytes].concat().into(),
+                _ => Bytes::from_static(bytes),
+            };
+            (*name, Asset::new(name, bytes))
+        })
         .collect()
 });
 
+/// What the service worker has to know: the page's files as paths, and a version that changes with any of
+/// them.
+fn shell() -> String {
+    let mut version = blake3::Hasher::new();
+    for (name, bytes) in FILES {
+        version.update(name.as_bytes());
+        version.update(blake3::hash(bytes).as_bytes());
+    }
+    let version = &version.finalize().to_hex()[..16];
+    let others = FILES.iter().filter(|(name, _)| *name != WORKER);
+    let files: Vec<String> = others.map(|(name, _)| format!("/{name}")).collect();
+    let shell = serde_json::json!({ "version": version, "files": files });
+    format!("self.shell = {shell};\n")
+}
+
 impl Asset {
-    fn new(name: &str, bytes: &'static [u8]) -> Self {
+    fn new(name: &str, bytes: Bytes) -> Self {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        let gzip = encoder.write_all(bytes).and_then(|()| encoder.finish());
+        let gzip = encoder.write_all(&bytes).and_then(|()| encoder.finish());
         let gzip = gzip.expect("memory takes any bytes");
-        let etag = format!("\"{}\"", &blake3::hash(bytes).to_hex()[..32]);
+        let etag = format!("\"{}\"", &blake3::hash(&bytes).to_hex()[..32]);
         Self {
-            bytes,
-            gzip: (gzip.len() < bytes.len()).then_some(gzip),
+            gzip: (gzip.len() < bytes.len()).then(|| gzip.into()),
             etag: HeaderValue::from_str(&etag).expect("hexadecimal digits"),
             content_type: content_type(name),
+            bytes,
         }
     }
 }
@@ -76,9 +101,9 @@ pub fn serve(path: &str, request: &HeaderMap) -> Result<Response, ApiError> {
     let body = match &asset.gzip {
         Some(gzip) if accepts_gzip(request) => {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            gzip.as_slice()
+            gzip.clone()
         }
-        _ => asset.bytes,
+        _ => asset.bytes.clone(),
     };
     *response.body_mut() = body.into();
     Ok(response)
@@ -154,9 +179,26 @@ mod tests {
     }
 
     #[test]
+    fn the_service_worker_knows_the_files_of_the_page_and_no_more() {
+        let text = std::str::from_utf8(&ASSETS[WORKER].bytes).expect("text");
+        let (first, rest) = text.split_once('\n').expect("lines");
+        let shell = first.strip_prefix("self.shell = ").expect("the shell");
+        let shell: serde_json::Value =
+            serde_json::from_str(shell.trim_end_matches(';')).expect("JSON");
+        assert_eq!(shell["version"].as_str().map(str::len), Some(16));
+        let files = shell["files"].as_array().expect("a list");
+        assert_eq!(files.len(), FILES.len() - 1);
+        for file in files {
+            let path = file.as_str().expect("a path").trim_start_matches('/');
+            assert!(path != WORKER && exists(path), "{path}");
+        }
+        assert!(rest.starts_with("//"));
+    }
+
+    #[test]
     fn a_phone_loads_little() {
         // A browser takes one of the two kernels; the larger one counts.
-        let travels = |asset: &Asset| asset.gzip.as_ref().map_or(asset.bytes.len(), Vec::len);
+        let travels = |asset: &Asset| asset.gzip.as_ref().map_or(asset.bytes.len(), Bytes::len);
         let of = |prefix: &str| -> usize {
             let files = ASSETS.iter().filter(|(name, _)| name.starts_with(prefix));
             files.map(|(_, asset)| travels(asset)).sum()
