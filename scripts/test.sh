@@ -51,7 +51,7 @@ prepare() {
     local needs=(rust cc wasm)
     for name in "${steps[@]}"; do
         case $name in
-            host) needs+=(browser page netns python) ;;
+            host) needs+=(browser firefox page netns python) ;;
             sim) ;;
             wasm) needs+=(browser firefox) ;;
             aarch64 | windows) needs+=(cross) ;;

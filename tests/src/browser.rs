@@ -1,7 +1,7 @@
 //! A headless Chromium or Firefox, driven over WebDriver (the W3C protocol, HTTP and JSON).
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::wait::until;
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// A browser is up within this.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// A file of these tests is saved within this.
+const SAVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Whose browser it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,11 +115,14 @@ impl Browser {
         let wanted = maker.capabilities(driver.dir.path());
         let answer = driver.call("POST", "/session", &wanted);
         let session = answer["sessionId"].as_str().expect("a session").to_owned();
-        Self {
+        let browser = Self {
             maker,
             driver,
             session,
-        }
+        };
+        let size = json!({"width": 1280, "height": 1600});
+        browser.call("POST", "window/rect", &size);
+        browser
     }
 
     /// Opens a page.
@@ -187,16 +192,54 @@ impl Browser {
         text.as_str().unwrap_or_default().to_owned()
     }
 
-    /// What the page has logged since the last look; of Firefox, which has no call for that, all it wrote.
+    /// What the page has complained of since the last look; of Firefox, which has no call for that, since it
+    /// started.
     pub fn log(&self) -> String {
         if self.maker == Maker::Firefox {
             let log = fs::read_to_string(self.driver.dir.path().join("driver.log"));
-            return log.unwrap_or_default();
+            let log = log.unwrap_or_default();
+            // Firefox complains of itself, too.
+            let of_page = |line: &&str| {
+                line.starts_with("JavaScript error: http://")
+                    || line.starts_with("Content-Security-Policy")
+            };
+            return log.lines().filter(of_page).collect::<Vec<_>>().join("\n");
         }
         let entries = self.call("POST", "se/log", &json!({"type": "browser"}));
         let entries = entries.as_array().cloned().unwrap_or_default();
         let messages = entries.iter().filter_map(|entry| entry["message"].as_str());
         messages.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Clicks a link that saves a file, and returns the file.
+    ///
+    /// # Panics
+    /// When it is not saved in time.
+    #[track_caller]
+    pub fn download(&self, css: &str) -> Vec<u8> {
+        let place = self.driver.dir.path().join("downloads");
+        if self.maker == Maker::Chromium {
+            let place = json!({"behavior": "allow", "downloadPath": place});
+            self.chromium("Browser.setDownloadBehavior", &place);
+        }
+        self.click(css);
+        until("the file to be saved", SAVE_LIMIT, || {
+            let files = fs::read_dir(&place).map_err(|error| error.to_string())?;
+            let files: Vec<_> = files.flatten().map(|entry| entry.path()).collect();
+            // While it comes it has, in one browser or the other, another name or an empty namesake.
+            let coming = |path: &PathBuf| {
+                let ending = path.extension().unwrap_or_default();
+                ending == "part" || ending == "crdownload"
+            };
+            match files.as_slice() {
+                [file] if !coming(file) => {
+                    let bytes = fs::read(file).map_err(|error| error.to_string())?;
+                    let whole = (!bytes.is_empty()).then_some(bytes);
+                    whole.ok_or("an empty file".to_owned())
+                }
+                _ => Err(format!("{files:?}")),
+            }
+        })
     }
 
     /// Makes the page this many CSS pixels large, light or dark. Chromium alone can.
@@ -311,7 +354,6 @@ impl Maker {
                     "--disable-sync",
                     // Test machines have no display to look away from; pages must not be slowed down.
                     "--disable-background-timer-throttling",
-                    "--window-size=1280,1600",
                 ];
                 let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
                 arguments.push(format!("--user-data-dir={}", dir.join("profile").display()));
@@ -324,14 +366,15 @@ impl Maker {
             Self::Firefox => json!({
                 "browserName": "firefox",
                 "moz:firefoxOptions": {
-                    "args": ["-headless", "--width=1280", "--height=1600"],
+                    "args": ["-headless"],
                     "prefs": {
                         // What the page logs goes to the driver's output.
                         "devtools.console.stdout.content": true,
                         // It asks nobody for anything; the test networks lead nowhere anyway.
                         "app.update.disabledForTesting": true,
                         "browser.download.folderList": 2,
-                        "browser.download.dir": dir,
+                        "browser.download.dir": dir.join("downloads"),
+                        "browser.download.alwaysOpenPanel": false,
                         "datareporting.policy.dataSubmissionEnabled": false,
                         "network.captive-portal-service.enabled": false,
                         "network.connectivity-service.enabled": false,

@@ -21,6 +21,7 @@ pub mod raw;
 pub mod readme;
 pub mod sim;
 pub mod wait;
+pub mod walks;
 
 use std::path::{Path, PathBuf};
 

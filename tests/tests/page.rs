@@ -4,6 +4,7 @@
 use gemmesh_tests::integers::Integers;
 use gemmesh_tests::node::JOB_LIMIT;
 use gemmesh_tests::page::{PAGE_LIMIT, page};
+use gemmesh_tests::walks;
 use serde_json::json;
 
 /// Drops files, `[name, text]` each, on the element that a selector finds.
@@ -19,18 +20,9 @@ const DROP: &str = "const carried = new DataTransfer(); \
 
 #[test]
 fn typed_cells_are_multiplied_and_the_result_is_shown() {
-    let (_node, browser) = page();
-    browser.click("#run");
-    browser.await_script(
-        "the product of the example",
-        JOB_LIMIT,
-        "return [...document.querySelectorAll('#result-table td')].map((td) => td.textContent).join() === '58,64,139,154'",
-    );
-    assert_eq!(
-        browser.script("return document.activeElement.id", &[]),
-        json!("job-heading"),
-        "who can not see the page hears where the job is"
-    );
+    let (node, browser) = page();
+    walks::join(&node, &browser);
+    walks::multiply_cells(&browser);
 }
 
 #[test]
