@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build wasm windows demo run check test bench bench-mesh takeover bench-kernel bench-browser miri sim sim-bugs chaos verify fix clean help
+.PHONY: build wasm windows demo run check test bench bench-mesh bench-page takeover bench-kernel bench-browser miri sim sim-bugs chaos verify fix clean help
 
 # Tools that scripts/bootstrap.sh had to build come first, then the person's own.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -55,6 +55,10 @@ bench: build ## the kernel's speed next to this machine's limit, and how long th
 bench-mesh: build ## what a mesh wins and what it sends for that (parts: make bench-mesh ARGS="pair 4096 3"; names in tests/src/bin/bench/mesh/mod.rs)
 	@scripts/bootstrap.sh netns browser python $(if $(filter-out others,$(firstword $(ARGS))),,others)
 	@target/release/bench mesh $(ARGS)
+
+bench-page: build ## what a phone waits for when it opens the page, and how smoothly the page draws; needs root
+	@scripts/bootstrap.sh netns browser
+	@target/release/bench page
 
 takeover: build ## what the loss of a coordinator costs (make takeover KILLS=20; one kind and size: ARGS="int 5000"; in parts: KILLS=5 ARGS="int 5000 FROM")
 	@target/release/takeover $(or $(KILLS),20) $(ARGS)

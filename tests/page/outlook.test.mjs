@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { needsOf, questionOf } from '../../www/js/outlook.js';
-import { deviceList, initialState, reduce } from '../../www/js/state.js';
+import { deviceList, initialState, ownShares, reduce } from '../../www/js/state.js';
 
 const start = initialState({ name: '', threads: 1, threadsMax: 1, handheld: false, build: 'simd' });
 const devices = [
@@ -41,6 +41,15 @@ test('links do not lead to the name that only this machine has', () => {
   // Whoever gets the link may not trust the certificate of this node.
   const secure = { type: 'joining', joining: { alone: false, links }, own: own('10.0.0.4', 'https') };
   assert.equal(reduce(start, secure).joining.origin, 'http://10.0.0.4:8080');
+});
+
+test('what this page did for each job is its part of all operations, the newest job first', () => {
+  const part = (device, operations) => ({ device, operations, tiles: 1, rows: 1, compute_ms: 1, mflops: 1 });
+  const job = (id, submitted, contributions) => ({ job: id, state: 'done', epoch: 1, tiles_done: 1, submitted, contributions });
+  let state = reduce(start, { type: 'me', change: { device: 'y' } });
+  const jobs = [job('a', '2026-01-01', [part('x', 30), part('y', 10)]), job('b', '2026-01-02', [part('x', 5)]), job('c', '2026-01-03', [part('y', 7)])];
+  state = reduce(state, { type: 'jobs', jobs: [...jobs, { ...job('d', '2026-01-04', []) }] });
+  assert.deepEqual(ownShares(state).map(({ job: { job: id }, share }) => [id, share]), [['c', 1], ['a', 0.25]]);
 });
 
 test('who has left is not there', () => {

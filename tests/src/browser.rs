@@ -242,13 +242,15 @@ impl Browser {
         })
     }
 
-    /// Makes the page this many CSS pixels large, light or dark. Chromium alone can.
+    /// Makes the page this many CSS pixels large, light or dark; a narrow one has two pixels for each, as
+    /// phones have. Chromium alone can.
     pub fn show_as(&self, width: u32, height: u32, dark: bool) {
         let scheme = if dark { "dark" } else { "light" };
         self.chromium(
             "Emulation.setDeviceMetricsOverride",
-            &json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}),
+            &json!({"width": width, "height": height, "deviceScaleFactor": if width < 600 { 2 } else { 1 }, "mobile": false}),
         );
+        self.chromium("Emulation.setScrollbarsHidden", &json!({"hidden": true}));
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});
         self.chromium(
             "Emulation.setEmulatedMedia",
@@ -262,13 +264,17 @@ impl Browser {
         self.call("POST", "goog/cdp/execute", &call)
     }
 
-    /// What the window shows, as PNG.
+    /// The page from its top, as PNG, as far as it goes. Chromium alone can.
     ///
     /// # Panics
-    /// When it is no PNG.
+    /// When there is none.
     pub fn picture(&self) -> Vec<u8> {
-        let text = self.call("GET", "screenshot", &Value::Null);
-        base64(text.as_str().expect("a text"))
+        let size = "const { scrollWidth, scrollHeight } = document.documentElement; \
+            return { x: 0, y: 0, width: scrollWidth, height: Math.min(scrollHeight, 6000), scale: 1 }";
+        let clip = self.script(size, &[]);
+        let whole = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let picture = self.chromium("Page.captureScreenshot", &whole);
+        base64(picture["data"].as_str().expect("a picture"))
     }
 
     fn find(&self, css: &str) -> String {

@@ -91,13 +91,15 @@ pub fn watch(node: &Node, browser: &Browser) -> (String, Integers) {
         let own = tiles.iter();
         let own = own.filter(|tile| tile[1].as_u64() == place.map(|place| place as u64));
         assert_eq!(Some(own.count() as u64), count, "{part}");
-        let figures = browser.script(
-            "return document.querySelector(`#map-legend [data-device='${arguments[0]}'] .legend-figures`).textContent",
-            &[json!(device)],
+        browser.await_script(
+            "its figures in the legend",
+            PAGE_LIMIT,
+            &format!(
+                "return document.querySelector(`#map-legend [data-device='{}'] .legend-figures`)?.textContent.split(' ')[0] === '{}'",
+                device.expect("an id"),
+                count.expect("a number"),
+            ),
         );
-        let figures = figures.as_str().expect("a text").to_owned();
-        let number = figures.split(' ').next().unwrap_or_default();
-        assert_eq!(number.parse().ok(), count, "{figures}");
     }
     browser.script(
         "const map = document.querySelector('#map'); map.focus(); \
@@ -128,6 +130,23 @@ pub fn watch(node: &Node, browser: &Browser) -> (String, Integers) {
         PAGE_LIMIT,
         "return document.querySelectorAll('#stream-list li').length === gemmesh.mosaic.devices.length",
     );
+    // What this page did for it.
+    let parts = status["contributions"].as_array().expect("a list");
+    let operations = |part: &Value| part["operations"].as_f64().expect("a number");
+    let me = browser.script("return gemmesh.me.device", &[]);
+    if let Some(own) = parts.iter().find(|part| part["device"] == me) {
+        let share = operations(own) / parts.iter().map(operations).sum::<f64>();
+        let shown = (1_000.0 * share).round() / 10.0;
+        browser.await_script(
+            "the share of this page",
+            PAGE_LIMIT,
+            &format!(
+                "const row = document.querySelector(`#contribution-jobs [data-job='{job}']`); \
+                 return row?.cells[1].textContent === '{shown} %' && row.cells[2].textContent === '{}'",
+                own["tiles"]
+            ),
+        );
+    }
     assert_eq!(browser.log(), "", "nothing was refused and nothing failed");
     (job, factor)
 }

@@ -58,14 +58,18 @@ export function variable(element, name) {
   return getComputedStyle(element).getPropertyValue(name).trim();
 }
 
-/** Gives a canvas that many pixels of the page and returns its context, in device pixels, and their ratio. */
+/** Empties a canvas, gives it that many pixels of the page, and returns its context, in device pixels, and their ratio. */
 export function fitCanvas(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
-  canvas.width = Math.max(1, Math.round(width * ratio));
-  canvas.height = Math.max(1, Math.round(height * ratio));
+  const [wide, high] = [width, height].map((edge) => Math.max(1, Math.round(edge * ratio)));
+  // Setting a size makes a new picture, also when it is the same.
+  if (canvas.width !== wide) canvas.width = wide;
+  if (canvas.height !== high) canvas.height = high;
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
-  return { context: canvas.getContext('2d'), ratio };
+  const context = canvas.getContext('2d');
+  context.clearRect(0, 0, wide, high);
+  return { context, ratio };
 }
 
 /**
@@ -92,6 +96,32 @@ export function keyed(parent, items, key, create, update) {
     else parent.insertBefore(child, place);
     update(child, item);
   }
+}
+
+/** What people read, as against what moves, follows the state this often: a glance needs no more. */
+const PACE_MS = 250;
+
+/**
+ * Returns a function that says whether it is time: at most every `PACE_MS`, and whenever what it is given is
+ * not what it was given last. When it is too soon it asks for another `redraw`.
+ */
+export function paced(redraw) {
+  let last = -Infinity;
+  let known = null;
+  let timer = null;
+  return (key) => {
+    const rest = last + PACE_MS - performance.now();
+    if (rest <= 0 || key !== known) {
+      last = performance.now();
+      known = key;
+      return true;
+    }
+    timer ??= setTimeout(() => {
+      timer = null;
+      redraw();
+    }, rest);
+    return false;
+  };
 }
 
 /** A card: a section with a heading. */

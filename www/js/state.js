@@ -131,6 +131,16 @@ export function deviceList({ devices, me, connection }) {
   return now.sort((x, y) => rank(x) - rank(y) || x.name.localeCompare(y.name, 'en', { numeric: true }) || (x.device < y.device ? -1 : 1));
 }
 
+/** What this page has done for each job that it had a part in, the newest first. `share` is of the operations. */
+export function ownShares({ jobs, me }) {
+  const own = Object.values(jobs).flatMap((job) => {
+    const part = job.contributions?.find(({ device }) => device === me.device);
+    const all = job.contributions?.reduce((sum, { operations }) => sum + operations, 0);
+    return part && all > 0 ? [{ job, part, share: part.operations / all }] : [];
+  });
+  return own.sort((x, y) => (x.job.submitted < y.job.submitted ? 1 : -1));
+}
+
 /** The screen of this device should stay on: it takes part, and its person wants that. */
 export function wantsAwake({ me, connection }) {
   return Boolean(me.keepAwake && me.build && !me.left && !me.paused && !me.away && connection.phase === 'online');

@@ -1,10 +1,13 @@
 // My Node Contribution: what this page has computed, and the controls of its worker.
 
-import { card, h, setAttribute, setText, show } from './dom.js';
+import { card, h, keyed, setAttribute, setText, show, table } from './dom.js';
 import { duration, number, scaled } from './format.js';
+import { ownShares } from './state.js';
 import { strings } from './strings.js';
 
 const text = strings.contribution;
+/** Jobs in the table at most. */
+const JOBS_MAX = 20;
 
 export function mountContribution(root, actions) {
   const values = {};
@@ -39,6 +42,13 @@ export function mountContribution(root, actions) {
   const benchProblem = h('p', { id: 'bench-problem', class: 'problem', hidden: true });
   const speed = h('p', { id: 'speed', class: 'quiet' });
   const keepOpen = h('p', { id: 'keep-open', class: 'quiet', hidden: true }, text.keepOpen);
+  const shares = table('contribution-jobs', text.jobs, text.columns);
+  const details = h(
+    'details',
+    { id: 'contribution-shares', hidden: true },
+    h('summary', {}, text.jobs),
+    h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': strings.tableOf(text.jobs) }, shares.element),
+  );
   const noNode = h('p', { id: 'no-node', class: 'problem', role: 'status', hidden: true }, text.noNode(location.host));
   const awake = h('input', { id: 'keep-awake', type: 'checkbox', onchange: () => actions.keepAwake(awake.checked) });
   const awakeNow = h('span', { id: 'awake-now', class: 'quiet', role: 'status' });
@@ -52,6 +62,7 @@ export function mountContribution(root, actions) {
       text.heading,
       noNode,
       list,
+      details,
       unsupported,
       h(
         'div',
@@ -69,7 +80,11 @@ export function mountContribution(root, actions) {
     ),
   );
 
-  return ({ me, contribution, connection, jobs, joining }) => {
+  return (state) => {
+    const { me, contribution, connection, jobs, joining } = state;
+    const own = ownShares(state).slice(0, JOBS_MAX);
+    show(details, own.length > 0);
+    keyed(shares.body, own, (entry) => entry.job.job, createShare, updateShare);
     const job = contribution.job && (jobs[contribution.job] ?? { job: contribution.job });
     const status = statusOf(me, connection);
     write('compute-time', duration(contribution.kernelMs / 1000), contribution.kernelMs);
@@ -118,6 +133,19 @@ export function mountContribution(root, actions) {
     setText(values[name], shown);
     setAttribute(values[name], 'data-value', raw);
   }
+}
+
+function createShare({ job }) {
+  const numeric = () => h('td', { class: 'numeric' });
+  return h('tr', { 'data-job': job.job }, h('th', { scope: 'row', class: 'name' }), numeric(), numeric(), numeric(), numeric());
+}
+
+function updateShare({ cells }, { job, part, share }) {
+  setText(cells[0], strings.jobs.title(job));
+  setText(cells[1], text.share(share));
+  setText(cells[2], number(part.tiles));
+  setText(cells[3], duration(part.compute_ms / 1000));
+  setText(cells[4], number(part.mflops));
 }
 
 function statusOf(me, connection) {

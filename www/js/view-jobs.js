@@ -1,6 +1,6 @@
 // The list of jobs, and one job in detail.
 
-import { card, h, keyed, problemBox, setAttribute, setText, show, table } from './dom.js';
+import { card, h, keyed, paced, problemBox, setAttribute, setText, show, table } from './dom.js';
 import { bytes, duration, number, rate } from './format.js';
 import { strings } from './strings.js';
 import { hasEnded, jobList } from './state.js';
@@ -125,6 +125,7 @@ export function mountJob(root, actions) {
     timeline,
   );
   root.append(section);
+  const due = paced(actions.redraw);
 
   const update = (page) => {
     const job = page.jobs[page.openJob];
@@ -166,7 +167,8 @@ export function mountJob(root, actions) {
     setText(facts.id, job.job);
     show(none, job.contributions.length === 0);
     show(contributions.element, job.contributions.length > 0);
-    updateContributions(contributions.body, job.contributions, page.me.device);
+    // News of a busy job come with every frame; a table that is read needs not.
+    if (due(`${job.job} ${job.state}`)) updateContributions(contributions.body, job.contributions, page.me.device);
     updateLeftOut(leftOut, job);
     show(cancel, !hasEnded(job));
   };

@@ -1,6 +1,6 @@
 // A line of time for each device of a job: waiting for data, computing, idle.
 
-import { fitCanvas, h, isDark, keyed, setText, show, variable } from './dom.js';
+import { fitCanvas, h, isDark, keyed, paced, setText, show, variable } from './dom.js';
 import { colourOf } from './colours.js';
 import { duration } from './format.js';
 import { lanes, perDevice } from './mosaic.js';
@@ -11,6 +11,8 @@ const text = strings.stream;
 const LANE_HEIGHT = { min: 3, max: 9 };
 const LINE_HEIGHT = 18;
 const WAITING = 0.38;
+/** Lines drawn in one frame; the others follow in the next ones. */
+const FRAME_LINES = 6;
 
 export function mountStream(actions) {
   const list = h('ul', { id: 'stream-list', class: 'stream' });
@@ -26,7 +28,9 @@ export function mountStream(actions) {
     key,
   );
   new ResizeObserver(() => actions.redraw()).observe(list);
-  let packed = { pieces: null, lanes: [] };
+  const due = paced(actions.redraw);
+  /** What is shown: the lines, and where their bars lie. @type {any} */
+  let packed = { pieces: null, lines: [], lanes: [], span: 0, empty: '' };
 
   return {
     element,
@@ -36,30 +40,45 @@ export function mountStream(actions) {
       const timed = Boolean(job && !job.products && mosaic?.job === page.openJob && mosaic.pieces.some(({ at }) => at !== null));
       show(element, timed);
       if (!timed || list.clientWidth === 0) return;
-      if (packed.pieces !== mosaic.pieces) packed = { pieces: mosaic.pieces, lanes: lanes(mosaic) };
-      const span = Math.max(job.seconds, ...packed.lanes.flat().map((lane) => lane.at(-1).to));
       const dark = isDark();
-      setText(end, duration(span));
-      const lines = perDevice(mosaic).map((sum) => ({ ...sum, ...mosaic.devices[sum.place] }));
-      keyed(list, lines, ({ device }) => device, createLine, (item, line) => {
-        const [name, strip, figures] = item.children;
-        const all = Math.max(1, line.slots) * span;
-        const shares = [line.kernel, line.transfer].map((part) => Math.min(100, Math.round((100 * part) / all)));
-        setText(name.lastChild, nameOf(line, page.devices));
-        setText(figures, text.shares(...shares));
-        const colour = colourOf(page.palette, line.device, dark);
-        if (name.firstChild.dataset.colour !== colour) {
-          name.firstChild.dataset.colour = colour;
-          name.firstChild.style.backgroundColor = colour;
-        }
-        const width = strip.clientWidth;
-        const drawn = [mosaic.job, mosaic.node, line.tiles, mosaic.replaced, width, span.toPrecision(3), colour].join(' ');
-        if (drawn === strip.dataset.drawn) return;
-        strip.dataset.drawn = drawn;
-        draw(strip.firstChild, width, packed.lanes[line.place], span, colour);
-      });
+      if (due([mosaic.job, mosaic.node, job.state, mosaic.pieces.length === job.tiles_total, list.clientWidth, dark].join(' '))) {
+        if (packed.pieces !== mosaic.pieces) packed = { ...packed, pieces: mosaic.pieces, lanes: lanes(mosaic) };
+        packed.span = packed.lanes.flat().reduce((most, lane) => Math.max(most, lane.at(-1).to), job.seconds);
+        packed.empty = variable(list, '--empty-tile');
+        packed.lines = perDevice(mosaic).map((sum) => ({ ...sum, ...mosaic.devices[sum.place], colour: colourOf(page.palette, mosaic.devices[sum.place].device, dark) }));
+        setText(end, duration(packed.span));
+        keyed(list, packed.lines, ({ device }) => device, createLine, (item, line) => updateLine(item, line, packed.span, page.devices));
+      }
+      drawSome([mosaic.job, mosaic.node, mosaic.replaced].join(' '));
     },
   };
+
+  /** Draws the bars of lines that have changed, some in each frame: each line has a canvas. */
+  function drawSome(whose) {
+    const width = list.firstElementChild?.children[1].clientWidth ?? 0;
+    let drawn = 0;
+    packed.lines.forEach((line, index) => {
+      const strip = list.children[index].children[1];
+      const what = [whose, line.tiles, width, packed.span.toPrecision(3), line.colour].join(' ');
+      if (what === strip.dataset.drawn) return;
+      drawn += 1;
+      if (drawn > FRAME_LINES) return;
+      strip.dataset.drawn = what;
+      draw(strip.firstElementChild, width, packed.lanes[line.place], packed.span, line.colour, packed.empty);
+    });
+    if (drawn > FRAME_LINES) actions.redraw();
+  }
+}
+
+function updateLine(item, line, span, devices) {
+  const [name, , figures] = item.children;
+  const all = Math.max(1, line.slots) * span;
+  const shares = [line.kernel, line.transfer].map((part) => Math.min(100, Math.round((100 * part) / all)));
+  setText(name.lastChild, nameOf(line, devices));
+  setText(figures, text.shares(shares[0], shares[1]));
+  if (name.firstChild.dataset.colour === line.colour) return;
+  name.firstChild.dataset.colour = line.colour;
+  name.firstChild.style.backgroundColor = line.colour;
 }
 
 function createLine({ device }) {
@@ -72,10 +91,10 @@ function createLine({ device }) {
   );
 }
 
-function draw(canvas, width, bars, span, colour) {
+function draw(canvas, width, bars, span, colour, empty) {
   const lane = Math.max(LANE_HEIGHT.min, Math.min(LANE_HEIGHT.max, Math.floor(LINE_HEIGHT / bars.length)));
   const { context, ratio } = fitCanvas(canvas, width, Math.max(LINE_HEIGHT, lane * bars.length));
-  context.fillStyle = variable(canvas, '--empty-tile');
+  context.fillStyle = empty;
   context.fillRect(0, 0, canvas.width, canvas.height);
   const x = (seconds) => (seconds / span) * canvas.width;
   const high = canvas.height / Math.max(1, bars.length);

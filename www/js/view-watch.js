@@ -1,6 +1,6 @@
 // Who computes what of a job: the result as a map of tiles, a legend, and the same as a table.
 
-import { h, isDark, keyed, setAttribute, setText, show, table } from './dom.js';
+import { h, isDark, keyed, paced, setAttribute, setText, show, table } from './dom.js';
 import { colourOf } from './colours.js';
 import { duration, number } from './format.js';
 import { agrees, extent, perDevice, pieceOf } from './mosaic.js';
@@ -38,6 +38,7 @@ export function mountWatch(actions) {
   /** Devices: pinned by a press, or looked at for now. */
   let pinned = null;
   let looked = null;
+  const due = paced(actions.redraw);
 
   new ResizeObserver(() => actions.redraw()).observe(frame);
   for (const query of ['(prefers-color-scheme: dark)', '(prefers-reduced-motion: reduce)']) {
@@ -121,17 +122,19 @@ export function mountWatch(actions) {
     const named = (index) => nameOf(devices[index], page.devices);
     setAttribute(canvas, 'data-tiles', pieces.length);
     setAttribute(canvas, 'aria-label', text.mapOf(pieces.length, job.tiles_total, devices.length));
-    keyed(legend, sums.map((sum) => ({ ...sum, device: devices[sum.place].device })), ({ device }) => device, createEntry, (item, sum) => {
-      const [swatch, name, figures] = item.firstChild.children;
-      setAttribute(item.firstChild, 'aria-pressed', pinned === sum.device);
-      const colour = colourOf(page.palette, sum.device, dark);
-      if (swatch.dataset.colour !== colour) {
-        swatch.dataset.colour = colour;
-        swatch.style.backgroundColor = colour;
-      }
-      setText(name, named(sum.place));
-      setText(figures, text.share(sum.tiles, job.tiles_total));
-    });
+    if (due([mosaic.job, job.state, pieces.length === job.tiles_total, pinned, dark, devices.length].join(' '))) {
+      keyed(legend, sums.map((sum) => ({ ...sum, device: devices[sum.place].device })), ({ device }) => device, createEntry, (item, sum) => {
+        const [swatch, name, figures] = item.firstChild.children;
+        setAttribute(item.firstChild, 'aria-pressed', pinned === sum.device);
+        const colour = colourOf(page.palette, sum.device, dark);
+        if (swatch.dataset.colour !== colour) {
+          swatch.dataset.colour = colour;
+          swatch.style.backgroundColor = colour;
+        }
+        setText(name, named(sum.place));
+        setText(figures, text.share(sum.tiles, job.tiles_total));
+      });
+    }
     const at = selected === null ? null : pieceOf(mosaic, selected);
     if (selected !== null) setText(about, text.tile(selected, extent(tiling, selected), at, at ? named(at.device) : null));
     else if (place >= 0) setText(about, text.device(named(place), sums.find((sum) => sum.place === place)));

@@ -164,8 +164,11 @@ impl Banner<'_> {
             lines.extend([
                 String::new(),
                 format!("  For https and the page as an app, once on each device: {url}/ca"),
-                format!("  Its certificate has SHA-256 {}", grouped(fingerprint)),
+                "  The SHA-256 fingerprint of its certificate, for comparison:".to_owned(),
             ]);
+            // Two lines fit into any terminal.
+            let (first, second) = fingerprint.split_at(fingerprint.len() / 2 + 1);
+            lines.extend([format!("    {first}"), format!("    {second}")]);
         }
         lines.push(String::new());
         if let Some(picture) = picture {
@@ -183,13 +186,6 @@ impl Banner<'_> {
         }
         format!(" --node {}", self.local.trim_start_matches("http://"))
     }
-}
-
-/// A fingerprint in a line of its own: groups of four bytes are easier to compare.
-fn grouped(fingerprint: &str) -> String {
-    let bytes: Vec<&str> = fingerprint.split(':').collect();
-    let groups: Vec<String> = bytes.chunks(4).map(|group| group.concat()).collect();
-    groups.join(" ")
 }
 
 #[cfg(test)]
@@ -212,7 +208,9 @@ mod tests {
         };
         let text = banner(Some(vec!["AB"; 32].join(":")));
         assert!(text.contains("http://192.168.1.7:8080/ca\n"), "{text}");
-        assert!(text.contains(" ABABABAB ABABABAB "), "{text}");
+        let half = vec!["AB"; 16].join(":");
+        let lines = format!("    {half}:\n    {half}\n");
+        assert!(text.contains(&lines), "{text}");
         assert!(!banner(None).contains("https"));
     }
 

@@ -2,13 +2,15 @@
 //!
 //! Figures of one run are comparable with each other; what is compared is printed as a ratio.
 //! `bench safety [EDGE]` measures only what replication costs, `bench batch` only small products,
-//! `bench mesh [PART …]` what a mesh wins, `bench memory [EDGE]` what is resident at most.
+//! `bench mesh [PART …]` what a mesh wins, `bench page` what a phone waits for, `bench memory [EDGE]` what is resident at most.
 
 mod batch;
 #[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
 mod mesh;
+#[cfg(target_os = "linux")]
+mod page;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
@@ -40,6 +42,11 @@ fn main() {
     #[cfg(target_os = "linux")]
     if args.first().is_some_and(|part| part == "mesh") {
         mesh::measure(&args[1..]);
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    if args.first().is_some_and(|part| part == "page") {
+        page::measure();
         return;
     }
     #[cfg(target_os = "linux")]
