@@ -144,6 +144,8 @@ impl Options {
 pub struct Node {
     /// Its name.
     pub name: String,
+    /// The mesh that it belongs to.
+    pub mesh: String,
     /// Its HTTP interface.
     pub api: Api,
     child: Child,
@@ -205,6 +207,7 @@ impl Node {
         };
         Self {
             name: options.name,
+            mesh: options.mesh,
             api,
             child,
             data,

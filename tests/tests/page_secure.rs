@@ -132,6 +132,31 @@ fn over_https_the_page_computes_stays_awake_and_opens_without_a_node() {
 }
 
 #[test]
+fn over_https_a_page_computes_for_nodes_that_have_none_through_its_own() {
+    let Some((mut lan, node, client)) = secure() else {
+        return;
+    };
+    let plain = Options::on(&lan.host("plain"), "plain", &node.mesh).start();
+    await_mesh(&[&node, &plain], 0);
+    let browser = trusting(&node, &client);
+    show(&browser, &format!("https://{}/", node.api.address));
+    await_mesh(&[&node, &plain], 1);
+    let factor = Integers::random(2_000, 2_000, 8);
+    let id = plain.api.matrix(&factor.npy());
+    let job = plain.api.submit(&json!({"a": id, "b": id}));
+    let status = plain.api.done(&job);
+    assert_eq!(status["coordinator"], json!(plain.device()));
+    let parts = status["contributions"].as_array().expect("a list");
+    let page = parts.iter().find(|part| part["kind"] == "browser");
+    assert!(
+        page.is_some_and(|part| part["tiles"].as_u64() > Some(0)),
+        "{status:#}"
+    );
+    let csv = plain.api.result(&job, "csv");
+    assert_eq!(factor.product_fault(&factor, &csv), None);
+}
+
+#[test]
 fn the_steps_to_https_are_shown_on_plain_http_and_lead_to_the_page() {
     let Some((_lan, node, client)) = secure() else {
         return;

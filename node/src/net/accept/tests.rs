@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 use warp::reply::Response as WarpResponse;
 
 use super::*;
+use crate::tls::{self, Tls};
 
 const HEAD: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n";
 
@@ -178,6 +179,33 @@ async fn both_families_reach_an_unbound_node() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_is_cut_off_and_locks_nobody_out() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let tls = Arc::new(Tls::open(dir.path()).expect("an authority"));
+    let secure: Secure = Arc::new(move |local| tls.config(tls::names(local, "a.local", [])));
+    let limits = Limits {
+        connections: 3,
+        head: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let listener = listen(Some(Ipv4Addr::LOCALHOST.into()), 0).expect("a port");
+    let server = Server::start_with(listener, limits, Some(secure)).await;
+    for begun in [&b"\x16"[..], b"\x16\x03\x01\x02\x00\x01", b"", b"G"] {
+        let mut stream = server.connect().await;
+        stream.write_all(begun).await.expect("connected");
+        assert_eq!(rest(&mut stream).await, "", "{begun:?}");
+    }
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"\x16").await.expect("connected");
+        silent.push(stream);
+        assert_eq!(server.get().await, 200);
+    }
+    server.stop().await;
+}
+
 struct Server {
     address: SocketAddr,
     shutdown: CancellationToken,
@@ -195,6 +223,10 @@ impl Server {
     }
 
     async fn start_on(listener: TcpListener, limits: Limits) -> Self {
+        Self::start_with(listener, limits, None).await
+    }
+
+    async fn start_with(listener: TcpListener, limits: Limits, secure: Option<Secure>) -> Self {
         let address = listener.local_addr().expect("bound");
         let shutdown = CancellationToken::new();
         let (arrived, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -212,7 +244,7 @@ impl Server {
                 WarpResponse::new(text.into())
             })
         };
-        let running = tokio::spawn(run(listener, limits, None, shutdown.clone(), handle));
+        let running = tokio::spawn(run(listener, limits, secure, shutdown.clone(), handle));
         Self {
             address,
             shutdown,
