@@ -567,7 +567,6 @@ fn what_is_not_there_yet_is_refused_in_plain_words() {
         "multiply a.csv b.csv --colluders 1",
         "multiply a.csv b.csv --batch list.txt",
         "job 00 --receipts",
-        "serve --tls",
         "serve --mesh-key key",
     ] {
         let error = desk.bad(words, 2);
