@@ -469,6 +469,7 @@ fn operand(element: Element, which: usize, count: usize, draw: &mut Draw) -> Vec
             b_bits,
             ..
         } => [(a_limbs, a_bits), (b_limbs, b_bits)][which],
+        Element::Residues { .. } => unreachable!("tests/residues.rs has these"),
     };
     let shift = 64 * i128::from(limbs).min(2) as u32 - bits.min(126);
     let mut bytes = Vec::new();

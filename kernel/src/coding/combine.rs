@@ -56,6 +56,12 @@ impl Field {
         self.modulus.invert(x)
     }
 
+    /// `x + sum` modulo p, canonical.
+    pub(crate) fn plus(&self, x: i16, sum: i64) -> i16 {
+        let p = i64::from(self.p);
+        self.canonical((i64::from(x) + sum).rem_euclid(p) as u32)
+    }
+
     /// The canonical residue of an integer of magnitude at most min(2^31, p·2^20).
     ///
     /// The quotient is off by at most three roundings of 2^-24, of at most 2^20, before it is rounded to an

@@ -33,10 +33,55 @@ pub fn primes(bits: u32, prime_bits: u32) -> Result<Vec<Field>, KernelError> {
             what: "bits of the primes (4 to 15)",
         });
     }
+    chosen(bits, candidates(prime_bits, prime_bits))
+}
+
+/// The least bits of the primes of [`fields`].
+const FIELD_BITS_MIN: u32 = 11;
+
+/// The most of [`fields`] that there are.
+pub const FIELDS_MAX: usize = 392;
+
+/// The first `count` primes below 2^12, from the largest down: modulo these shares are multiplied fastest.
+///
+/// # Errors
+/// `Range` unless `count` is from 1 to [`FIELDS_MAX`].
+pub fn fields(count: usize) -> Result<Vec<Field>, KernelError> {
+    let mut fields = Vec::new();
+    if count > 0 && count <= FIELDS_MAX {
+        for field in candidates(FIELD_BITS_MIN, 12).take(count) {
+            push(&mut fields, field)?;
+        }
+    }
+    if fields.len() != count || count == 0 {
+        return Err(KernelError::Range {
+            what: "number of primes",
+        });
+    }
+    Ok(fields)
+}
+
+/// How many of [`fields`] are enough for integers below 2^bits in magnitude.
+///
+/// # Errors
+/// `Overflow` if all are not enough, from about 4,400 bits on.
+pub fn fields_for(bits: u32) -> Result<usize, KernelError> {
+    Ok(chosen(bits, candidates(FIELD_BITS_MIN, 12))?.len())
+}
+
+/// Primes of `least` to `most` bits, from the largest down.
+fn candidates(least: u32, most: u32) -> impl Iterator<Item = Field> {
+    let numbers = (1u32 << (least - 1)..1 << most).rev();
+    numbers.filter_map(|n| Field::new(n).ok())
+}
+
+/// So many that their product is more than 2^(bits + 1).
+fn chosen(
+    bits: u32,
+    mut candidates: impl Iterator<Item = Field>,
+) -> Result<Vec<Field>, KernelError> {
     let (mut chosen, mut all) = (Vec::new(), Vec::new());
     push(&mut all, 1u64)?;
-    let numbers = (1u32 << (prime_bits - 1)..1 << prime_bits).rev();
-    let mut candidates = numbers.filter_map(|n| Field::new(n).ok());
     while bit_length(&all) < bits.saturating_add(2) {
         let next = candidates.next().ok_or(KernelError::Overflow {
             what: "product of all primes of this size",

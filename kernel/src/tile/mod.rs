@@ -11,6 +11,7 @@
 //! let bytes = tile.finish()?;
 //! ```
 
+mod planes;
 mod slab;
 mod spec;
 mod stack;
@@ -18,6 +19,7 @@ mod stack;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use self::planes::Planes;
 pub use self::slab::Placement;
 use self::slab::{copy, copy_limbs, copy_small};
 pub use self::spec::{Element, TileSpec};
@@ -43,6 +45,8 @@ enum Method {
     Direct(exact::Sizes),
     /// Integers modulo primes.
     Residues(exact::Sizes),
+    /// Residues, so many of each element.
+    Planes(usize),
 }
 
 impl Method {
@@ -50,6 +54,7 @@ impl Method {
         match (spec.element, spec.sizes()) {
             (Element::F64, _) => Self::F64,
             (Element::F32, _) => Self::F32,
+            (Element::Residues { primes }, _) => Self::Planes(primes.into()),
             (_, Some(sizes)) if sizes.direct() => Self::Direct(sizes),
             (_, Some(sizes)) => Self::Residues(sizes),
             (Element::Int { .. }, None) => unreachable!("integers have sizes"),
@@ -83,6 +88,7 @@ pub struct TileProduct {
     limbs_a: Vec<u64>,
     limbs_b: Vec<u64>,
     residues: Option<ResidueProduct>,
+    planes: Planes,
     workspace: Workspace,
 }
 
@@ -109,6 +115,7 @@ impl Default for TileProduct {
             limbs_a: Vec::new(),
             limbs_b: Vec::new(),
             residues: None,
+            planes: Planes::default(),
             workspace: Workspace::new(),
         }
     }
@@ -152,6 +159,7 @@ impl TileProduct {
             self.singles = Buffers::default();
             (self.limbs_a, self.limbs_b) = (Vec::new(), Vec::new());
             self.residues = None;
+            self.planes = Planes::default();
         }
         (self.spec, self.method) = (spec, method);
         (self.depth, self.put_a, self.put_b, self.done) = (0, 0, 0, 0);
@@ -159,6 +167,7 @@ impl TileProduct {
         match method {
             Method::F64 | Method::Direct(_) => resize(&mut self.doubles.c, out, 0.0),
             Method::F32 => resize(&mut self.singles.c, out, 0.0),
+            Method::Planes(primes) => self.planes.reset(primes, spec.rows, spec.cols),
             Method::Residues(sizes) => match &mut self.residues {
                 Some(residues) => residues.reset(sizes),
                 None => {
@@ -215,6 +224,7 @@ impl TileProduct {
                 resize(&mut self.singles.a, a, 0.0)?;
                 resize(&mut self.singles.b, b, 0.0)?;
             }
+            Method::Planes(_) => self.planes.begin(k)?,
             Method::Residues(sizes) => {
                 resize(
                     &mut self.limbs_a,
@@ -242,6 +252,7 @@ impl TileProduct {
         match self.method {
             Method::F64 => copy(&mut self.doubles.a, block, placement, extent)?,
             Method::F32 => copy(&mut self.singles.a, block, placement, extent)?,
+            Method::Planes(_) => self.planes.put_a(block, placement, extent)?,
             Method::Direct(s) => copy_small(
                 &mut self.doubles.a,
                 block,
@@ -272,6 +283,7 @@ impl TileProduct {
         match self.method {
             Method::F64 => copy(&mut self.doubles.b, block, placement, extent)?,
             Method::F32 => copy(&mut self.singles.b, block, placement, extent)?,
+            Method::Planes(_) => self.planes.put_b(block, placement, extent)?,
             Method::Direct(s) => copy_small(
                 &mut self.doubles.b,
                 block,
@@ -323,6 +335,7 @@ impl TileProduct {
                 self.doubles
                     .multiply(Class::Any, continued, (rows, k, cols), workspace)?;
             }
+            Method::Planes(_) => self.planes.accumulate(k, continued)?,
             Method::Residues(_) => {
                 let residues = self
                     .residues
@@ -342,7 +355,7 @@ impl TileProduct {
     /// `Incomplete` if the slabs so far do not add up to the inner dimension, `OutOfMemory`.
     pub fn finish(&mut self) -> Result<Vec<u8>, KernelError> {
         let mut bytes = Vec::new();
-        if let Method::Direct(_) | Method::Residues(_) = self.method {
+        if let Method::Direct(_) | Method::Residues(_) | Method::Planes(_) = self.method {
             self.finish_integers(&mut bytes)?;
         } else {
             reserve(&mut bytes, self.spec.result_bytes())?;
@@ -366,7 +379,7 @@ impl TileProduct {
                 self.complete()?;
                 pieces(&self.singles.c, f32::to_le_bytes, take);
             }
-            Method::Direct(_) | Method::Residues(_) => {
+            Method::Direct(_) | Method::Residues(_) | Method::Planes(_) => {
                 let mut bytes = Vec::new();
                 self.finish_integers(&mut bytes)?;
                 take(&bytes);
@@ -390,6 +403,10 @@ impl TileProduct {
             return Ok(());
         }
         resize(bytes, self.spec.result_bytes(), 0)?;
+        if let Method::Planes(_) = self.method {
+            self.planes.finish(bytes);
+            return Ok(());
+        }
         if let Method::Direct(sizes) = self.method {
             let width = 8 * sizes.c_limbs;
             for (to, &x) in bytes.chunks_exact_mut(width).zip(&self.doubles.c) {

@@ -1,5 +1,6 @@
 //! What a tile is: element type, class, sizes, and the memory that they take.
 
+use super::planes::{self, Planes};
 use crate::exact;
 use crate::gemm::{Class, workspace_bytes};
 use crate::matrix::{KernelError, product};
@@ -24,6 +25,12 @@ pub enum Element {
         /// Bit length of the largest magnitude in all of B.
         b_bits: u32,
     },
+    /// Residues modulo the first so many primes of [`crate::coding::residues::fields`], canonical, 16 bits each: A, B
+    /// and C alike.
+    Residues {
+        /// Their number, from 1 to [`crate::coding::residues::FIELDS_MAX`].
+        primes: u16,
+    },
 }
 
 impl Element {
@@ -38,6 +45,7 @@ impl Element {
                 c_limbs,
                 ..
             } => [a_limbs, b_limbs, c_limbs].map(|n| 8 * usize::from(n)),
+            Self::Residues { primes } => [planes::WORD * usize::from(primes); 3],
         }
     }
 }
@@ -83,6 +91,9 @@ impl TileSpec {
             Element::F64 => (8, workspace_bytes::<f64>(self.class, rows, k, cols)),
             Element::F32 => (4, workspace_bytes::<f32>(self.class, rows, k, cols)),
             Element::Int { .. } => return self.sizes().map_or(0, |sizes| sizes.memory_bytes(k)),
+            Element::Residues { primes } => {
+                return Planes::memory_bytes(primes.into(), [rows, k, cols]);
+            }
         };
         let slab = rows.saturating_add(cols).saturating_mul(k);
         let result = rows.saturating_mul(cols).saturating_mul(2);

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{Method, TileProduct, TileSpec};
+use super::{Element, Method, TileProduct, TileSpec};
 use crate::exact::ResidueProduct;
 use crate::gemm::Class;
 use crate::matrix::{KernelError, resize};
@@ -57,6 +57,11 @@ impl TileProduct {
             });
         }
         spec.check()?;
+        if matches!(spec.element, Element::Residues { .. }) {
+            return Err(KernelError::Range {
+                what: "element of a stack (no residues)",
+            });
+        }
         // The way of computing is chosen for one product, not for all of them.
         self.restart(spec, Method::of(&one(&spec, stack)))?;
         self.stack = Some(stack);
@@ -105,6 +110,7 @@ impl TileProduct {
                 Method::F64 => self.doubles.part(class, (a, b, c), shape, space)?,
                 Method::F32 => self.singles.part(class, (a, b, c), shape, space)?,
                 Method::Direct(_) => self.doubles.part(Class::Any, (a, b, c), shape, space)?,
+                Method::Planes(_) => unreachable!("refused at the start"),
                 Method::Residues(sizes) => {
                     let sizes = crate::exact::Sizes {
                         rows: segment.len(),
