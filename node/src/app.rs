@@ -15,7 +15,7 @@ use gemmesh_protocol::id::{DeviceId, JobId, MatrixId};
 use gemmesh_protocol::io::{Door, LinkId};
 use gemmesh_protocol::matrix::Dtype;
 use gemmesh_protocol::message::Refusal;
-use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus};
+use gemmesh_protocol::status::{DeviceEntry, DeviceKind, DeviceState, JobStatus, Mode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -68,10 +68,23 @@ pub struct SubmitRequest {
     pub b: MatrixId,
     /// The element type; by default that of the operands.
     pub dtype: Option<Dtype>,
+    /// Set when nobody but this node may learn it.
+    pub guarded: Option<Guarded>,
     /// The same bits whichever devices compute.
     pub reproducible: bool,
     /// A name for people.
     pub name: String,
+}
+
+/// From whom a product is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guarded {
+    /// Private or masked.
+    pub mode: Mode,
+    /// How many devices may put together what they see.
+    pub colluders: u32,
+    /// How many devices may fail without delay.
+    pub spares: u32,
 }
 
 /// An accepted job.

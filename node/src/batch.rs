@@ -340,6 +340,8 @@ impl Shared<'_> {
                 runs: part.runs,
                 failed,
             })),
+            guard: None,
+            share: None,
         };
         if part.stack == 1 {
             let (threads, shares) = (self.app.config().threads, self.app.shares());

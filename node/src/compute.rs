@@ -171,6 +171,9 @@ pub fn spec(shape: &TileShape, class: KernelClass) -> TileSpec {
     let element = match shape.c.dtype {
         Dtype::F64 => Element::F64,
         Dtype::F32 => Element::F32,
+        Dtype::Residues => Element::Residues {
+            primes: shape.c.limbs,
+        },
         Dtype::Int => Element::Int {
             a_limbs: shape.a.limbs,
             b_limbs: shape.b.limbs,

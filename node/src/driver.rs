@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{App, View, refusal_text};
 use crate::compute::{SlabOutcome, Slots};
+use crate::guarded;
 use crate::link::LinkQueue;
 use crate::os;
 use crate::verify::{Checks, Verifier};
@@ -41,6 +42,8 @@ pub(crate) struct Job {
     a: MatrixId,
     b: MatrixId,
     verifier: Option<Arc<Verifier>>,
+    /// Set while a guarded product is shared.
+    shared: Option<Arc<guarded::Shared>>,
     backups: Vec<DeviceId>,
 }
 
@@ -52,6 +55,7 @@ impl Job {
             a,
             b,
             verifier: None,
+            shared: None,
             backups: Vec::new(),
         }
     }

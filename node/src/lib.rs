@@ -9,6 +9,7 @@ pub mod config;
 mod driver;
 pub mod error;
 pub mod files;
+mod guarded;
 pub mod identity;
 mod link;
 pub mod memory;

@@ -350,6 +350,8 @@ mod tests {
             element: wide,
             stack: 1,
             batch: None,
+            guard: None,
+            share: None,
         }
     }
 }

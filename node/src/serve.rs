@@ -113,6 +113,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<Runn
             gemmesh_kernel::peak::instance()
         ),
         stacks: true,
+        residues: true,
         limits: TileLimits::default(),
     };
     let engine = Engine::new(

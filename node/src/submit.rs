@@ -8,13 +8,14 @@ use gemmesh_protocol::job::{JobHeader, KernelClass};
 use gemmesh_protocol::matrix::{Dtype, ElementType, LIMBS_MAX, Manifest};
 use gemmesh_protocol::plan;
 use gemmesh_protocol::replication::Taken;
-use gemmesh_protocol::status::DeviceState;
+use gemmesh_protocol::status::{DeviceState, Outlook};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::app::{App, SubmitRequest, Submitted};
 use crate::cli::config::free_disk;
 use crate::driver::Event;
+use crate::guarded;
 use crate::error::ApiError;
 use crate::files::memory::Memory;
 use crate::files::{ReadOptions, json};
@@ -37,6 +38,13 @@ async fn prepare(app: &App, request: SubmitRequest) -> Result<(JobHeader, Needs)
     let a = converted(app, request.a, a, dtype).await?;
     let b = converted(app, request.b, b, dtype).await?;
     let element = element_of_product(&a, &b, dtype)?;
+    let guard = match request.guarded {
+        None => None,
+        Some(wish) => {
+            let numbers = (wish.colluders, wish.spares);
+            Some(Box::new(guarded::guard(wish.mode, numbers, &a, &b)?))
+        }
+    };
     let class = class(dtype, request.reproducible);
     let slots = slots(app);
     let tiling = plan::tiling(&a, &b, element, slots);
@@ -50,13 +58,19 @@ async fn prepare(app: &App, request: SubmitRequest) -> Result<(JobHeader, Needs)
         tiling,
         stack: 1,
         batch: None,
+        guard,
+        share: None,
+    };
+    let room = match header.guard {
+        None => needs::room_of_all(&app.devices()),
+        Some(_) => guarded::TILE_BYTES_MAX,
     };
     let memory_bytes = needs::cut(
         &mut header,
         slots,
         app.config().threads,
         app.shares(),
-        needs::room_of_all(&app.devices()),
+        room,
     )?;
     check(&header)?;
     let needs = Needs {
@@ -72,18 +86,40 @@ async fn prepare(app: &App, request: SubmitRequest) -> Result<(JobHeader, Needs)
 /// As [`submit`].
 pub(crate) async fn explain(app: &App, request: SubmitRequest) -> Result<Explained, ApiError> {
     let (header, needs) = prepare(app, request).await?;
-    let header = Box::new(header);
-    let (reply, outlook) = oneshot::channel();
-    let told = app.tell(Event::Explain { header, reply }).await;
-    match outlook.await {
-        Ok(outlook) if told => Ok(Explained { outlook, needs }),
-        _ => Err(ApiError::new(
+    let outlook = outlook(app, Box::new(header)).await?;
+    Ok(Explained { outlook, needs })
+}
+
+/// The plan that a job would start with.
+///
+/// # Errors
+/// Too few devices for a guarded product, or the node stops.
+async fn outlook(app: &App, header: Box<JobHeader>) -> Result<Outlook, ApiError> {
+    let outlook = if header.guard.is_some() {
+        let (reply, outlook) = oneshot::channel();
+        let told = app.tell(Event::ExplainGuarded { header, reply }).await;
+        outlook.await.ok().filter(|_| told)
+    } else {
+        let (reply, outlook) = oneshot::channel();
+        let told = app.tell(Event::Explain { header, reply }).await;
+        outlook.await.ok().filter(|_| told).map(Ok)
+    };
+    let outlook = outlook.ok_or_else(|| {
+        ApiError::new(
             503,
             "stopping",
             "this node is stopping",
             "ask another node",
-        )),
-    }
+        )
+    })?;
+    outlook.map_err(|refusal| {
+        ApiError::new(
+            422,
+            "too_few_devices",
+            refusal.to_string(),
+            "start more nodes or open the page on more devices, ask for less, or use mode plain",
+        )
+    })
 }
 
 /// Checks `request`, makes the job durable and hands it to the engine.
@@ -93,6 +129,14 @@ pub(crate) async fn explain(app: &App, request: SubmitRequest) -> Result<Explain
 pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitted, ApiError> {
     let (header, _) = prepare(app, request).await?;
     let token = token();
+    if header.guard.is_some() {
+        outlook(app, Box::new(header.clone())).await?;
+        let factors = vec![header.a.id(), header.b.id()];
+        app.store()
+            .close(factors, &token)
+            .await
+            .map_err(not_stored)?;
+    }
     let taken = Taken {
         header,
         submitted: os::wall(),

@@ -296,7 +296,7 @@ impl Verifier {
         let nan: fn(&[u8]) -> bool = match self.header.element.dtype {
             Dtype::F64 => |x| x.try_into().is_ok_and(|x| f64::from_le_bytes(x).is_nan()),
             Dtype::F32 => |x| x.try_into().is_ok_and(|x| f32::from_le_bytes(x).is_nan()),
-            Dtype::Int => |_| false,
+            Dtype::Int | Dtype::Residues => |_| false,
         };
         bytes.chunks_exact(width).enumerate().all(|(i, element)| {
             products.iter().any(|product| {

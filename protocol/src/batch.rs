@@ -173,6 +173,7 @@ pub fn gather<'s>(parts: impl IntoIterator<Item = &'s JobStatus>) -> Option<JobS
         cols: 0,
         dtype: first.dtype,
         mode: first.mode,
+        sharing: None,
         tiles_total: sum(|status| status.tiles_total),
         tiles_done: sum(|status| status.tiles_done),
         tiles_safe: sum(|status| status.tiles_safe),

@@ -38,6 +38,8 @@ const SETTLING_SECONDS: f64 = 0.004;
 const GAIN_MIN: f64 = 0.03;
 /// Devices that a plan looks at, the fastest ones.
 const HELPERS_MAX: usize = 64;
+/// A's rows and B's columns are not cut into parts of fewer than a block has.
+const PART_MIN: u32 = 256;
 /// The most devices that may put together what they see.
 pub const COLLUDERS_MAX: u32 = 32;
 /// The most shares of one product.
@@ -67,6 +69,8 @@ pub enum Scheme {
         /// Length of the chains of consecutive degrees.
         chain: u32,
     },
+    /// Two shares with opposite masks; the third is the product of the masks, which stays at home.
+    Masked,
 }
 
 impl Scheme {
@@ -75,6 +79,7 @@ impl Scheme {
         match self {
             Self::InnerProduct { parts } | Self::InnerProductAny { parts } => [1, parts, 1],
             Self::Gasp { rows, cols, .. } => [rows, 1, cols],
+            Self::Masked => [1; 3],
         }
     }
 
@@ -84,6 +89,16 @@ impl Scheme {
             Self::InnerProduct { parts } => parts + 2 * colluders,
             Self::InnerProductAny { parts } => 2 * parts + 2 * colluders - 1,
             Self::Gasp { rows, cols, chain } => degrees(rows, cols, colluders, chain),
+            Self::Masked => 3,
+        }
+    }
+
+    /// N: answers and spares; without spares where another device computes a share again.
+    pub fn shares(self, wish: Wish) -> u32 {
+        let answers = self.answers(wish.colluders);
+        match self {
+            Self::InnerProduct { .. } | Self::Masked => answers,
+            Self::InnerProductAny { .. } | Self::Gasp { .. } => answers.saturating_add(wish.spares),
         }
     }
 
@@ -113,6 +128,7 @@ impl fmt::Display for Scheme {
             Self::InnerProduct { parts } => write!(f, "inner product of {parts}"),
             Self::InnerProductAny { parts } => write!(f, "inner product of {parts}, any answers"),
             Self::Gasp { rows, cols, .. } => write!(f, "GASP code of {rows} × {cols}"),
+            Self::Masked => write!(f, "two masked shares"),
         }
     }
 }
@@ -258,6 +274,15 @@ pub enum Refusal {
         /// S.
         spares: u32,
     },
+    /// Two devices are needed.
+    #[error(
+        "a masked product needs 2 devices besides this node, one for each share; {found} {are} there",
+        are = if *found == 1 { "is" } else { "are" }
+    )]
+    NoPair {
+        /// Devices that are there.
+        found: u32,
+    },
     /// No number of colluders.
     #[error(
         "the number of devices that may put together what they see is from 1 to {COLLUDERS_MAX}"
@@ -339,6 +364,76 @@ pub fn choose(
     })
 }
 
+/// How a product is shared by two masked shares, on the two devices that are fastest with it. `home` computes the
+/// product of the masks.
+///
+/// # Errors
+/// [`Refusal::NoPair`].
+pub fn masked(
+    product: &Product,
+    home: (DeviceId, Home),
+    helpers: &[Helper],
+) -> Result<Sharing, Refusal> {
+    let found = helpers.len() as u32;
+    let wish = Wish {
+        colluders: 1,
+        spares: 0,
+    };
+    if found < 2 {
+        return Err(Refusal::NoPair { found });
+    }
+    let [m, k, n] = product.shape.map(|size| size as f64);
+    let primes = f64::from(product.primes.max(1));
+    let bytes = |words: f64| primes * product.word_bytes * words;
+    let (up, down) = (bytes(m * k + k * n), bytes(m * n));
+    let operations = primes * 2.0 * m * k * n;
+    let ranked = ranked(helpers, up + down, operations, primes);
+    let (me, home) = home;
+    let own = if home.rate > 0.0 {
+        2.0 * m * k * n / home.rate
+    } else {
+        f64::INFINITY
+    };
+    let port = helpers.iter().map(|one| one.link).fold(0.0, f64::max);
+    let coding = primes * coding_operations(product, wish, Scheme::Masked) / home.coding;
+    let (last, _) = ranked[1];
+    Ok(Sharing {
+        scheme: Scheme::Masked,
+        answers: 3,
+        shares: 3,
+        devices: vec![ranked[0].1.device, ranked[1].1.device, me],
+        seconds: last.max(2.0 * (up + down) / port).max(coding + own) + coding / primes + SETTLING_SECONDS,
+        compute: 3.0,
+        bytes: [2.0 * up, 2.0 * down],
+        coding_seconds: coding,
+    })
+}
+
+/// When each helper has computed a share of so many bytes and operations, the first one first.
+fn ranked(helpers: &[Helper], bytes: f64, operations: f64, primes: f64) -> Vec<(f64, &Helper)> {
+    let time = |helper: &Helper| {
+        let (link, kernel) = (bytes / helper.link, operations / helper.rate);
+        START_SECONDS + link.max(kernel) + link.min(kernel) / primes
+    };
+    let mut ranked: Vec<(f64, &Helper)> = helpers.iter().map(|one| (time(one), one)).collect();
+    ranked.sort_by(|(x, _), (y, _)| x.total_cmp(y));
+    ranked
+}
+
+/// Multiply-adds of the coordinator for each prime.
+fn coding_operations(product: &Product, wish: Wish, scheme: Scheme) -> f64 {
+    let [m, k, n] = product.shape.map(|size| size as f64);
+    let [rows, inner, cols] = scheme.cut().map(f64::from);
+    let (primes, t) = (f64::from(product.primes.max(1)), f64::from(wish.colluders));
+    let (left, right) = (m * k / (rows * inner), k * n / (inner * cols));
+    let answers = scheme.answers(wish.colluders);
+    let of_shares = f64::from(scheme.shares(wish));
+    // Residues of A, B and C, about 4 multiply-adds each, and digits of C's integers.
+    let residues = 4.0 * (m * k + k * n + m * n) + primes / 2.0 * m * n;
+    let encoding = of_shares * ((rows * inner + t) * left + (inner * cols + t) * right);
+    residues + encoding + f64::from(answers) * m * n
+}
+
 /// All schemes that `most` devices can hold, with parts that have elements.
 fn schemes(product: &Product, wish: Wish, most: u32) -> Vec<Scheme> {
     let Wish { colluders, spares } = wish;
@@ -353,19 +448,19 @@ fn schemes(product: &Product, wish: Wish, most: u32) -> Vec<Scheme> {
             all.push(Scheme::InnerProductAny { parts });
         }
     }
-    for rows in (1..=most).take_while(|&rows| rows <= m) {
+    // Parts of A's rows and B's columns are whole blocks.
+    let parts = |parts: u32, size: u32| parts == 1 || size / parts >= PART_MIN;
+    for rows in (1..=most).take_while(|&rows| rows <= m && parts(rows, m)) {
         // Blocks of C and both kinds of edges of the table are answers.
-        for cols in (1..=most).take_while(|&cols| cols <= n && rows * cols < most) {
+        for cols in (1..=most)
+            .take_while(|&cols| cols <= n && parts(cols, n) && rows * cols < most)
+        {
             all.push(Scheme::gasp(rows, cols, wish));
         }
     }
     let fits = |scheme: &Scheme| {
         let answers = scheme.answers(colluders);
-        let shares = match scheme {
-            Scheme::InnerProduct { .. } => answers,
-            _ => answers.saturating_add(spares),
-        };
-        answers <= most && shares <= SHARES_MAX
+        answers <= most && scheme.shares(wish) <= SHARES_MAX
     };
     all.retain(fits);
     all
@@ -381,32 +476,20 @@ fn predict(
 ) -> Sharing {
     let [m, k, n] = product.shape.map(|size| size as f64);
     let [rows, inner, cols] = scheme.cut().map(f64::from);
-    let (primes, t) = (f64::from(product.primes.max(1)), f64::from(wish.colluders));
+    let primes = f64::from(product.primes.max(1));
     let (left, right) = (m * k / (rows * inner), k * n / (inner * cols));
     let bytes = |words: f64| primes * product.word_bytes * words;
     let (up, down) = (bytes(left + right), bytes(m * n / (rows * cols)));
     let operations = primes * 2.0 * m * k * n / (rows * inner * cols);
-    let time = |helper: &Helper| {
-        let (link, kernel) = ((up + down) / helper.link, operations / helper.rate);
-        START_SECONDS + link.max(kernel) + link.min(kernel) / primes
-    };
-    let mut ranked: Vec<(f64, &Helper)> = helpers.iter().map(|one| (time(one), one)).collect();
-    ranked.sort_by(|(x, _), (y, _)| x.total_cmp(y));
+    let ranked = ranked(helpers, up + down, operations, primes);
     let answers = scheme.answers(wish.colluders);
     let everybody = (answers + wish.spares) as usize;
-    let shares = match scheme {
-        Scheme::InnerProduct { .. } => answers,
-        _ => answers + wish.spares,
-    };
+    let shares = scheme.shares(wish);
     let (last, _) = ranked[answers as usize - 1];
     let port = helpers.iter().map(|one| one.link).fold(0.0, f64::max);
     let (of_shares, of_answers) = (f64::from(shares), f64::from(answers));
     let bytes = [of_shares * up, of_answers * down];
-    // Residues of A, B and C, about 4 multiply-adds each, and digits of C's integers.
-    let residues = 4.0 * (m * k + k * n + m * n) + primes / 2.0 * m * n;
-    let encoding = of_shares * ((rows * inner + t) * left + (inner * cols + t) * right);
-    let decoding = of_answers * m * n;
-    let coding = primes * (residues + encoding + decoding) / home.coding;
+    let coding = primes * coding_operations(product, wish, scheme) / home.coding;
     let passing = (bytes[0] + bytes[1]) / port;
     Sharing {
         scheme,

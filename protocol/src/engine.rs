@@ -5,6 +5,7 @@
 
 mod briefing;
 mod effects;
+mod guarded;
 mod replication;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,6 +51,8 @@ pub struct Engine<P> {
     remote: RemoteJobs,
     speeds: Speeds,
     holdings: Holdings,
+    /// Products that are shared, and their shares among the jobs.
+    guarded: BTreeMap<JobId, guarded::Guarded>,
     /// Devices that returned a wrong tile.
     quarantined: BTreeSet<DeviceId>,
     /// By which link devices were last reached, and the record that the jobs know.
@@ -94,6 +97,7 @@ impl<P: Clone> Engine<P> {
             remote: RemoteJobs::default(),
             speeds: Speeds::default(),
             holdings: Holdings::default(),
+            guarded: BTreeMap::new(),
             quarantined: BTreeSet::new(),
             reached: BTreeMap::new(),
             inner: VecDeque::new(),
@@ -118,6 +122,7 @@ impl<P: Clone> Engine<P> {
     /// When to call [`Engine::handle`] with [`Input::Tick`] if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let jobs = self.jobs.values().filter_map(Scheduler::poll_timeout).min();
+        let jobs = earliest(jobs, self.guarded_timeout());
         let own = earliest(self.membership.poll_timeout(), self.worker.poll_timeout());
         let others = earliest(self.remote.poll_timeout(), self.replication_timeout());
         earliest(earliest(own, jobs), others)
@@ -125,7 +130,9 @@ impl<P: Clone> Engine<P> {
 
     /// The status of a job, own or of another node.
     pub fn job_status(&self, job: JobId, now: Instant) -> Option<JobStatus> {
-        let own = self.jobs.get(&job).map(|job| job.status(now));
+        let own = self.jobs.get(&job);
+        let own = own.filter(|job| job.header().share.is_none());
+        let own = own.map(|job| self.status_of(job, now));
         own.or_else(|| self.ended.get(&job).cloned())
             .or_else(|| self.remote.status(job, now))
             .or_else(|| self.backups.get(&job).map(|backup| backup.status(now)))
@@ -133,7 +140,7 @@ impl<P: Clone> Engine<P> {
 
     /// The status of every job known, own and of other nodes, newest first.
     pub fn jobs(&self, now: Instant) -> Vec<JobStatus> {
-        let running = self.jobs.values().map(|job| job.status(now));
+        let running = self.running(now);
         let mut jobs: Vec<JobStatus> = running.chain(self.ended.values().cloned()).collect();
         let own = |job: JobId| self.coordinates(job);
         jobs.extend(self.remote.all(now).filter(|status| !own(status.job)));
@@ -144,9 +151,16 @@ impl<P: Clone> Engine<P> {
         jobs
     }
 
+    /// Those that this node coordinates, shares not counted.
+    fn running(&self, now: Instant) -> impl Iterator<Item = JobStatus> {
+        let jobs = self.jobs.values();
+        let jobs = jobs.filter(|job| job.header().share.is_none());
+        jobs.map(move |job| self.status_of(job, now))
+    }
+
     /// Those that this node coordinates or coordinated: for others it does not speak.
     fn own_jobs(&self, now: Instant) -> Vec<JobStatus> {
-        let running = self.jobs.values().map(|job| job.status(now));
+        let running = self.running(now);
         let ended = self
             .ended
             .values()
@@ -243,6 +257,17 @@ impl<P: Clone> Engine<P> {
                     self.with_backup(job, |backup| backup.handle_fetched(tile, payload, now));
                 }
             }
+            Input::Encoded {
+                job,
+                shares,
+                seconds,
+            } => self.handle_encoded(job, shares, seconds, now),
+            Input::Decoded {
+                job,
+                tile,
+                tiles,
+                seconds,
+            } => self.handle_decoded(job, tile, tiles, seconds, now),
             Input::Cancel { job } => self.with_job(job, |job| job.cancel(now)),
             Input::Fail { job, reason } => {
                 self.with_job(job, |job| job.fail(reason, now));
@@ -260,6 +285,7 @@ impl<P: Clone> Engine<P> {
             }),
             Input::Persisted { job, tile, digest } => {
                 self.with_job(job, |job| job.handle_persisted(tile, digest, now));
+                self.put_together(job, tile);
                 self.with_backup(job, |backup| backup.handle_persisted(tile, digest, now));
             }
             Input::Finished { job, result } => {
@@ -469,6 +495,7 @@ impl<P: Clone> Engine<P> {
         job.stay_home_if_short(&own);
         job.start(self.workforce(), now);
         self.jobs.insert(id, job);
+        self.share_out(id, now);
     }
 
     fn forget(&mut self, job: JobId, now: Instant) {

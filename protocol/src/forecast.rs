@@ -629,6 +629,8 @@ mod tests {
             element,
             stack: 1,
             batch: None,
+            guard: None,
+            share: None,
         };
         (Shape::of(&header), header.tiling.len())
     }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::coded::Sharing;
 use crate::id::{BlockId, DeviceId, Epoch, JobId, LeaseId, MatrixId};
 use crate::job::{JobHeader, KernelClass, Operand};
 use crate::matrix::{ElementType, Part};
@@ -259,6 +260,26 @@ pub enum Input<P> {
         /// The product.
         result: MatrixId,
     },
+    /// Answer to [`Output::Encode`]: the shares are matrices here, and so are the empty results of their jobs.
+    Encoded {
+        /// The product.
+        job: JobId,
+        /// The job of each share, in order.
+        shares: Vec<Taken>,
+        /// What it took, in seconds.
+        seconds: f64,
+    },
+    /// Answer to [`Output::Decode`].
+    Decoded {
+        /// The product.
+        job: JobId,
+        /// The tile of the shares.
+        tile: u32,
+        /// The tiles of the product that come from it, with their bytes and their number.
+        tiles: Vec<(u32, P, u64)>,
+        /// What it took, in seconds.
+        seconds: f64,
+    },
     /// Bytes of blocks or results of a job crossed a socket.
     Traffic {
         /// The job.
@@ -390,6 +411,23 @@ pub enum Output<P> {
     },
     /// Compute one slab of a tile on a slot: C += A·B over inner indices `from..to`.
     Compute(SlabTask),
+    /// Make shares of the factors of a guarded product, with masks that are used for nothing else; answer with
+    /// [`Input::Encoded`].
+    Encode {
+        /// The product.
+        job: JobId,
+        /// How it is shared.
+        sharing: Box<Sharing>,
+    },
+    /// Put a tile of a guarded product together; answer with [`Input::Decoded`].
+    Decode {
+        /// The product.
+        job: JobId,
+        /// The tile of the shares.
+        tile: u32,
+        /// Whose answers count, by the number of their share, and the jobs that have them.
+        answers: Vec<(u16, JobId)>,
+    },
     /// Stop what a slot computes; no answer is expected and none must come.
     Abort {
         /// Which.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::BatchPart;
 use crate::id::JobId;
 use crate::matrix::{BLOCKS_MAX, Dtype, ElementType, Grid, LIMBS_MAX, Manifest};
+use crate::status::Mode;
 use crate::tile::Tiling;
 
 /// How elements are computed; part of a job's header.
@@ -54,6 +55,36 @@ pub struct JobHeader {
     /// Of which batch it is a part.
     #[serde(default)]
     pub batch: Option<Box<BatchPart>>,
+    /// Set for a product that nobody but its coordinator may learn.
+    #[serde(default)]
+    pub guard: Option<Box<Guard>>,
+    /// Set for a share of such a product, which is a job of one device.
+    #[serde(default)]
+    pub share: Option<ShareOf>,
+}
+
+/// How a product is computed by devices that must not learn it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Private or masked.
+    pub mode: Mode,
+    /// T: how many devices may put together what they see.
+    pub colluders: u32,
+    /// S: how many devices may fail without delay.
+    pub spares: u32,
+    /// Residues of an element of a share: enough primes for all of C.
+    pub primes: u16,
+    /// Bits that are kept of a float; 0 for integers, of which all are.
+    pub bits_kept: u16,
+}
+
+/// Which share of a guarded product a job computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareOf {
+    /// The product.
+    pub product: JobId,
+    /// The number of the share.
+    pub number: u16,
 }
 
 fn one() -> u32 {
@@ -67,6 +98,16 @@ impl JobHeader {
             Operand::A => &self.a,
             Operand::B => &self.b,
         }
+    }
+
+    /// How its operands travel.
+    pub fn mode(&self) -> Mode {
+        self.guard.as_ref().map_or(Mode::Plain, |guard| guard.mode)
+    }
+
+    /// Whether only devices that it is given to may have any of it.
+    pub fn is_bound(&self) -> bool {
+        self.guard.is_some() || self.share.is_some()
     }
 
     /// 2·rows·inner·cols.
@@ -100,9 +141,13 @@ impl JobHeader {
             return Err(HeaderError("element types differ"));
         }
         let limbs = self.element.limbs;
-        let floats = dtype != Dtype::Int;
+        let floats = matches!(dtype, Dtype::F64 | Dtype::F32);
         if limbs == 0 || limbs > LIMBS_MAX || (floats && limbs != 1) {
             return Err(HeaderError("number of limbs"));
+        }
+        let same = self.a.element.limbs == limbs && self.b.element.limbs == limbs;
+        if dtype == Dtype::Residues && !(same && self.stack == 1) {
+            return Err(HeaderError("residues"));
         }
         if floats == (self.class == KernelClass::Exact) {
             return Err(HeaderError("the class does not fit the element type"));

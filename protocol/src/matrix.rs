@@ -15,6 +15,8 @@ pub const BLOCK_BYTES_MAX: u64 = 1 << 19;
 const BLOCK_EDGE: u64 = 256;
 /// The most limbs of an integer: 65,536 bits.
 pub const LIMBS_MAX: u16 = 1_024;
+/// The most residues of an element: as many as there are primes of that size (`gemmesh_kernel::coding::residues`).
+pub const RESIDUES_MAX: u16 = 392;
 /// The most rows or columns of a matrix.
 pub const DIMENSION_MAX: u64 = 1 << 32;
 /// The most blocks of a matrix: 64 GiB of them, and a manifest of about 4.5 MB.
@@ -30,6 +32,8 @@ pub enum Dtype {
     F32,
     /// Exact integers of any size, two's complement in a fixed number of 64-bit limbs.
     Int,
+    /// Residues modulo a fixed number of primes: what shares of guarded products are made of. Not for users.
+    Residues,
 }
 
 impl Dtype {
@@ -39,6 +43,7 @@ impl Dtype {
             Dtype::F64 => "f64",
             Dtype::F32 => "f32",
             Dtype::Int => "int",
+            Dtype::Residues => "residues",
         }
     }
 }
@@ -48,7 +53,7 @@ impl Dtype {
 pub struct ElementType {
     /// The element type.
     pub dtype: Dtype,
-    /// 64-bit limbs of an integer; 1 for floats.
+    /// 64-bit limbs of an integer; residues of 16 bits; 1 for floats.
     pub limbs: u16,
 }
 
@@ -59,6 +64,7 @@ impl ElementType {
             Dtype::F64 => 8,
             Dtype::F32 => 4,
             Dtype::Int => 8 * u64::from(self.limbs),
+            Dtype::Residues => 2 * u64::from(self.limbs),
         }
     }
 }
@@ -98,6 +104,7 @@ impl Manifest {
             Dtype::F64 => 0,
             Dtype::F32 => 1,
             Dtype::Int => 2,
+            Dtype::Residues => 3,
         };
         let limbs = u64::from(self.element.limbs);
         for number in [dtype, limbs, u64::from(self.bits), self.rows, self.cols] {
@@ -129,8 +136,13 @@ impl Manifest {
         if self.element.limbs == 0 || self.element.limbs > LIMBS_MAX {
             return Err(ManifestError("number of limbs"));
         }
-        if self.element.dtype != Dtype::Int && (self.element.limbs != 1 || self.bits != 0) {
-            return Err(ManifestError("limbs or bits of a float"));
+        let sane = match self.element.dtype {
+            Dtype::Int => true,
+            Dtype::Residues => self.element.limbs <= RESIDUES_MAX && self.bits == 0,
+            Dtype::F64 | Dtype::F32 => self.element.limbs == 1 && self.bits == 0,
+        };
+        if !sane {
+            return Err(ManifestError("limbs or bits of the elements"));
         }
         if u64::from(self.bits) > 64 * u64::from(self.element.limbs) {
             return Err(ManifestError("bits"));

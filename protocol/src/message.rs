@@ -72,6 +72,10 @@ pub struct DeviceRecord {
     /// It knows [`crate::stack`]s; who does not is not given any.
     #[serde(default)]
     pub stacks: bool,
+    /// It knows [`crate::matrix::Dtype::Residues`], of which shares of guarded products are; who does not is
+    /// given none.
+    #[serde(default)]
+    pub residues: bool,
     /// What it has room for; jobs with larger tiles leave it out.
     #[serde(default)]
     pub limits: TileLimits,

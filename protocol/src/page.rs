@@ -317,6 +317,8 @@ impl<P: Clone> PageEngine<P> {
             | Input::Finished { .. }
             | Input::Traffic { .. }
             | Input::Moved { .. }
+            | Input::Encoded { .. }
+            | Input::Decoded { .. }
             | Input::Tick => {}
         }
         self.settle(now);

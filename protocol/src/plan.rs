@@ -86,8 +86,11 @@ pub fn tiling_within(
 /// integers are computed modulo primes of about 20 bits, as many as the largest possible element
 /// of C needs: bits(A) + bits(B) + log₂(inner) + 1.
 pub fn passes(header: &JobHeader) -> f64 {
-    if header.element.dtype != Dtype::Int {
-        return 1.0;
+    match header.element.dtype {
+        Dtype::F64 | Dtype::F32 => return 1.0,
+        // Pairs of 16-bit numbers: about as fast as f64.
+        Dtype::Residues => return f64::from(header.element.limbs),
+        Dtype::Int => {}
     }
     let bits = header.a.bits + header.b.bits + header.a.cols.ilog2() + 2;
     f64::from(bits.div_ceil(20))
@@ -200,6 +203,8 @@ mod tests {
             element: F64,
             stack: 1,
             batch: None,
+            guard: None,
+            share: None,
         }
     }
 

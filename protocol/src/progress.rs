@@ -55,6 +55,10 @@ impl Progress {
         let Some(part) = self.parts.get_mut(&device) else {
             return;
         };
+        if header.guard.is_some() && work.kernel == Span(0) {
+            // It was put together from what others have computed, which is counted for them.
+            return;
+        }
         let rect = header.tiling.rect(u64::from(tile));
         part.tiles += 1;
         if part.grid_rows.insert(rect.row) {

@@ -5,6 +5,7 @@
 //! over what others would finish too late: first tiles nobody has started, then doubles of tiles
 //! that are overdue. So nobody waits long for a helper that is slow or gone.
 
+mod bound;
 mod choice;
 mod leases;
 mod planning;
@@ -22,7 +23,7 @@ use crate::progress::Progress;
 use crate::replication::{Legacy, Log, Note, StoredTile, Taken};
 use crate::share;
 use crate::status::{
-    DeviceKind, DeviceState, Happening, JobState, JobStatus, Mode, Moment, Planned,
+    DeviceKind, DeviceState, Happening, JobState, JobStatus, Moment, Planned,
 };
 use crate::tile::Rect;
 use crate::time::{Instant, Span, WallTime};
@@ -100,6 +101,8 @@ pub struct Scheduler<P> {
     bytes_sent: u64,
     recomputed: u64,
     done: u64,
+    /// Who may have any of it.
+    bound: Bound,
     /// Only the own slots work: the job is too short for others.
     alone: bool,
     tiles: Vec<Tile>,
@@ -147,6 +150,17 @@ pub struct Scheduler<P> {
     changed: Throttle,
     news: Throttle,
     effects: VecDeque<Effect<P>>,
+}
+
+/// Who may have any of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    /// Whoever can be reached.
+    Anyone,
+    /// Nobody, until it is given to somebody.
+    Nobody,
+    /// One device.
+    Only(DeviceId),
 }
 
 /// A device went away while it computed a tile.
@@ -262,6 +276,8 @@ impl<P> Scheduler<P> {
         now: Instant,
     ) -> Self {
         let header = taken.header.clone();
+        // A guarded product is on its coordinator alone, and a share is worth nothing without it.
+        let backups_max = if header.is_bound() { 0 } else { backups_max };
         header.check().expect("a job is checked when it is taken");
         let tiles = vec![Tile::Pending; header.tiling.len() as usize];
         let mut progress = Progress::default();
@@ -281,6 +297,10 @@ impl<P> Scheduler<P> {
             bytes_sent: 0,
             recomputed: 0,
             done: 0,
+            bound: match header.is_bound() {
+                true => Bound::Nobody,
+                false => Bound::Anyone,
+            },
             alone: false,
             unassigned: (0..tiles.len() as u32).collect(),
             tiles,
@@ -324,9 +344,7 @@ impl<P> Scheduler<P> {
             self.enrol(record, now);
         }
         self.urge();
-        if self.done == self.tiles.len() as u64 {
-            self.effects.push_back(Effect::Finish);
-        }
+        self.finish_if_complete();
         let seconds = (now - self.started).as_secs_f64() + self.replan(now);
         self.predicted = seconds.is_finite().then_some(seconds);
         let devices: Vec<DeviceId> = self.workers.keys().copied().collect();
@@ -391,7 +409,8 @@ impl<P> Scheduler<P> {
             inner: header.a.cols,
             cols: header.b.cols,
             dtype: header.element.dtype,
-            mode: Mode::Plain,
+            mode: header.mode(),
+            sharing: None,
             tiles_total: self.tiles.len() as u64,
             tiles_done: self.done,
             tiles_safe: self.log.safe(),
@@ -572,7 +591,9 @@ impl<P> Scheduler<P> {
 
     /// When to give up if nothing moves: only while nobody works on anything.
     fn stalls_at(&self) -> Option<Instant> {
-        let idle = self.verifying.is_empty()
+        let idle = self.bound != Bound::Nobody
+            && self.header.share.is_none()
+            && self.verifying.is_empty()
             && self.persisting.is_empty()
             && self.sources.is_empty()
             && self.gathering.is_none()

@@ -205,6 +205,8 @@ mod tests {
                 element,
                 stack: 1,
                 batch: None,
+                guard: None,
+                share: None,
             };
             for tile in [0, header.tiling.len() / 2, header.tiling.len() - 1] {
                 let rect = header.tiling.rect(tile);

@@ -38,11 +38,20 @@ impl Kind {
         }
     }
 
+    /// Of shares of a guarded product modulo so many primes.
+    pub fn of_shares(primes: u16) -> Self {
+        Self {
+            dtype: Dtype::Residues,
+            class: KernelClass::Exact,
+            passes: primes,
+        }
+    }
+
     /// How fast it goes next to an f64 product of class `any`, as long as nobody has seen it: vectors
     /// hold twice as many f32, and two roundings take two instructions.
     fn factor(self) -> f64 {
         match (self.dtype, self.class) {
-            (Dtype::Int, _) => 1.0 / f64::from(self.passes.max(1)),
+            (Dtype::Int | Dtype::Residues, _) => 1.0 / f64::from(self.passes.max(1)),
             (Dtype::F32, KernelClass::Separate) => 1.1,
             (Dtype::F32, _) => 2.0,
             (Dtype::F64, KernelClass::Separate) => 0.55,

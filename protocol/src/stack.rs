@@ -301,6 +301,8 @@ mod tests {
             element: F64,
             stack: products,
             batch: None,
+            guard: None,
+            share: None,
         }
     }
 

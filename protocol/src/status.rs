@@ -44,6 +44,10 @@ pub enum Mode {
     /// As they are.
     #[default]
     Plain,
+    /// Two shares with opposite masks: each device alone learns nothing.
+    Masked,
+    /// Shares of which so many devices as asked for together learn nothing.
+    Private,
 }
 
 /// One device's part in one job.
@@ -145,6 +149,57 @@ pub struct Outlook {
     pub bytes: u64,
     /// Who would do how much, and who would be left out. Most tiles first.
     pub plan: Vec<Planned>,
+    /// How it would be shared, if it is guarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Box<Sharing>>,
+}
+
+/// How a guarded product is shared, and what that costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sharing {
+    /// The scheme and its parts, in words.
+    pub scheme: String,
+    /// T: so many devices that put together what they see learn nothing.
+    pub colluders: u32,
+    /// S: so many devices may fail or lie, and nothing has to be done again.
+    pub spares: u32,
+    /// Shares, each for a device of its own.
+    pub shares: u32,
+    /// R: answers that give the product.
+    pub answers: u32,
+    /// Primes modulo which each share is computed.
+    pub primes: u32,
+    /// Bits that are kept of a float, relative to the largest of its row of A or column of B; none for integers.
+    pub bits_kept: Option<u32>,
+    /// Operations of all shares over those of the plain product: N/(K·p·L).
+    pub compute_factor: f64,
+    /// Bytes of all shares and of R answers over those of A, B and C.
+    pub traffic_factor: f64,
+    /// What the coordinator has spent on making shares.
+    pub encode_seconds: f64,
+    /// What it has spent on putting answers together.
+    pub decode_seconds: f64,
+    /// How long it would take alone, as far as known.
+    pub alone_seconds: Option<f64>,
+    /// Shares were of no use any more, because too few devices were left: the coordinator does the rest by itself.
+    pub alone: bool,
+    /// Who learns what.
+    pub reveals: String,
+}
+
+impl Sharing {
+    fn is_sane(&self) -> bool {
+        let numbers = [
+            self.compute_factor,
+            self.traffic_factor,
+            self.encode_seconds,
+            self.decode_seconds,
+            self.alone_seconds.unwrap_or(0.0),
+        ];
+        self.scheme.len() <= 256
+            && self.reveals.len() <= 512
+            && numbers.iter().all(|number| number.is_finite())
+    }
 }
 
 /// The status of a job.
@@ -211,6 +266,9 @@ pub struct JobStatus {
     /// What happened to it, oldest first; the last [`TIMELINE_MAX`] moments.
     #[serde(default)]
     pub timeline: Vec<Moment>,
+    /// How a guarded product is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Box<Sharing>>,
     /// Of which batch it is a part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Box<BatchPart>>,
@@ -241,6 +299,7 @@ impl JobStatus {
             && self.contributions.len() <= CONTRIBUTIONS_MAX
             && self.contributions.iter().all(texts)
             && self.part.as_deref().is_none_or(BatchPart::is_sane)
+            && self.sharing.as_deref().is_none_or(Sharing::is_sane)
             // A batch is put together by whoever is asked for it.
             && self.products.is_none()
             && self.failed.is_none()

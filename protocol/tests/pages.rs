@@ -673,6 +673,7 @@ fn node(n: u8) -> DeviceRecord {
         since: WallTime(0),
         user_agent: String::new(),
         stacks: true,
+        residues: true,
         limits: TileLimits::default(),
     }
 }
@@ -728,5 +729,7 @@ fn header() -> JobHeader {
         element,
         stack: 1,
         batch: None,
+        guard: None,
+        share: None,
     }
 }

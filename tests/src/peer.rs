@@ -53,6 +53,7 @@ impl Peer {
             since: WallTime(0),
             user_agent: name.to_owned(),
             stacks: true,
+            residues: true,
             limits: TileLimits::default(),
         };
         let hello = Hello {

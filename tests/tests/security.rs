@@ -385,6 +385,7 @@ fn record(id: u8, name: &str) -> DeviceRecord {
         since: WallTime(1),
         user_agent: String::new(),
         stacks: true,
+        residues: true,
         limits: TileLimits::default(),
     }
 }

@@ -69,6 +69,7 @@ fn element(object: &JsValue) -> Result<ElementType, JsError> {
         "f64" => Dtype::F64,
         "f32" => Dtype::F32,
         "int" => Dtype::Int,
+        "residues" => Dtype::Residues,
         _ => return Err(wrong("dtype")),
     };
     let limbs = number(object, "limbs")? as u16;

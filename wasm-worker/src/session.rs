@@ -205,6 +205,7 @@ impl Session {
             since: WallTime(start.time),
             user_agent: start.user_agent,
             stacks: true,
+            residues: true,
             limits: TileLimits::default(),
         };
         let config = Config {

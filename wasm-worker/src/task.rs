@@ -114,6 +114,9 @@ impl TaskSpec {
         let element = match self.a.dtype {
             Dtype::F64 => Element::F64,
             Dtype::F32 => Element::F32,
+            Dtype::Residues => Element::Residues {
+                primes: self.c.limbs,
+            },
             Dtype::Int => Element::Int {
                 a_limbs: self.a.limbs,
                 b_limbs: self.b.limbs,

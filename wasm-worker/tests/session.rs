@@ -372,6 +372,8 @@ fn job() -> (JobHeader, Vec<u8>, Vec<u8>) {
         },
         stack: 1,
         batch: None,
+        guard: None,
+        share: None,
     };
     (header, a, b)
 }
@@ -419,6 +421,7 @@ fn node() -> DeviceRecord {
         since: WallTime(0),
         user_agent: String::new(),
         stacks: true,
+        residues: true,
         limits: TileLimits::default(),
     }
 }

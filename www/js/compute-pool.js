@@ -3,7 +3,7 @@
 /** Buffers are multiples of this many bytes. */
 const BUFFER_UNIT = 2 ** 20;
 
-const ELEMENT_BYTES = { f64: 8, f32: 4, int: 8 };
+const ELEMENT_BYTES = { f64: 8, f32: 4, int: 8, residues: 2 };
 
 export class ComputePool {
   #module;

@@ -18,7 +18,38 @@ use alloc::vec::Vec;
 use super::combine::{Field, combine};
 use super::share::{self, Scratch};
 use super::uniform::{self, Entropy};
+use super::{Code, Decoding, Parameters, Scheme};
 use crate::matrix::{KernelError, product, resize, same};
+
+/// The scheme as a code of three shares: plus, minus, and the masks themselves. The third one and its answer stay at
+/// home. All three answers are needed; there is one block and one mask for each factor.
+///
+/// # Errors
+/// `OutOfMemory`.
+pub fn code(field: Field) -> Result<Code, KernelError> {
+    let half = field.canonical(field.prime().div_ceil(2));
+    let mut coefficients = Vec::new();
+    crate::matrix::reserve(&mut coefficients, 6)?;
+    coefficients.extend([1, 1, 1, -1, 0, 1]);
+    let mut weights = Vec::new();
+    crate::matrix::reserve(&mut weights, 3)?;
+    weights.extend([half, half, -1]);
+    Ok(Code {
+        field,
+        // As many parts and answers as that one has.
+        parameters: Parameters {
+            scheme: Scheme::InnerProduct { parts: 1 },
+            colluders: 1,
+            spares: 0,
+        },
+        answers: 3,
+        shares: 3,
+        left: coefficients.clone(),
+        right: coefficients,
+        decoding: Decoding::All(weights),
+        every_set: true,
+    })
+}
 
 /// The masks of one product of rows × inner by inner × cols, and their product. Used once.
 #[derive(Debug)]

@@ -255,9 +255,17 @@ pub struct MultiplyArgs {
     /// Element type (default: int if both files are of integers, f32 if both are f32, else f64)
     #[arg(long, value_name = "TYPE", value_enum)]
     pub dtype: Option<DtypeArg>,
-    /// How the operands travel; plain: as they are
+    /// From whom the matrices are kept. plain: helpers see their parts. private: helpers learn nothing, as long as no
+    /// more than T of them put together what they see; takes at least 2T + 1 of them, and more time. masked: two helpers,
+    /// who together know everything
     #[arg(long, value_name = "MODE", value_enum, default_value_t = ModeArg::Plain)]
     pub mode: ModeArg,
+    /// T of --mode private (default: 1)
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub colluders: Option<u32>,
+    /// So many helpers more than --mode private needs, so that nothing is done again when as many fail (default: 0)
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub stragglers: Option<u32>,
     /// The same bits whichever devices compute
     #[arg(long)]
     pub reproducible: bool,
@@ -304,6 +312,21 @@ impl DtypeArg {
 pub enum ModeArg {
     /// As they are.
     Plain,
+    /// As two shares with opposite masks.
+    Masked,
+    /// As shares that tell nothing.
+    Private,
+}
+
+impl ModeArg {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModeArg::Plain => "plain",
+            ModeArg::Masked => "masked",
+            ModeArg::Private => "private",
+        }
+    }
 }
 
 /// `job` and `cancel`.
@@ -311,6 +334,9 @@ pub enum ModeArg {
 pub struct JobArgs {
     /// The job's id, or its first digits
     pub id: String,
+    /// What was printed when a private job was submitted
+    #[arg(long, env = "GEMMESH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     #[command(flatten)]
     pub query: QueryArgs,
 }
@@ -324,6 +350,9 @@ pub struct ResultArgs {
     /// with `multiply --batch`
     #[arg(short, long, value_name = "C")]
     pub output: Option<PathBuf>,
+    /// What was printed when a private job was submitted
+    #[arg(long, env = "GEMMESH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     #[command(flatten)]
     pub query: QueryArgs,
 }

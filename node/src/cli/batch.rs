@@ -145,7 +145,7 @@ pub async fn send(
     }
     let sent = stream::iter(files.keys().copied()).map(|path| async move {
         let file = super::multiply::Factor::open(path)?;
-        let matrix: Matrix = file.send(client, dtype).await?;
+        let matrix: Matrix = file.send(client, dtype, false).await?;
         if matrix.stack.is_some() {
             return Err(CliError::usage(
                 format!("{} has three dimensions", path.display()),

@@ -154,7 +154,7 @@ fn limit(kind: &Kind, threads: u32) -> Option<f64> {
     let round = match kind.element {
         Element::F64 => peak::class_multiply_adds::<f64>,
         Element::F32 => peak::class_multiply_adds::<f32>,
-        Element::Int { .. } => return None,
+        Element::Int { .. } | Element::Residues { .. } => return None,
     };
     let class = kind.class;
     let mut iterations = 1_000;
@@ -219,6 +219,7 @@ fn block(element: Element) -> Vec<u8> {
         Element::F32 => values
             .flat_map(|value| (value as f32).to_le_bytes())
             .collect(),
+        Element::Residues { .. } => unreachable!("not among the kinds"),
         // Spread over all bits that the element is said to have.
         Element::Int { .. } => values
             .flat_map(|value| (i64::from(value) * 390_000_001).to_le_bytes())

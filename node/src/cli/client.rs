@@ -40,6 +40,9 @@ pub struct Matrix {
     /// Matrices in it, when the file has three dimensions.
     #[serde(default)]
     pub stack: Option<u64>,
+    /// What opens it, if it is private.
+    #[serde(default)]
+    pub token: Option<String>,
 }
 
 /// The answer to a submission.
@@ -60,10 +63,30 @@ pub struct Submission<'a> {
     pub b: &'a str,
     /// The element type; `None`: what the operands suggest.
     pub dtype: Option<&'static str>,
+    /// How the operands travel, and from whom they are kept.
+    pub mode: &'a Guarding,
     /// The same bits whichever devices compute.
     pub reproducible: bool,
     /// A name for people.
     pub name: &'a str,
+}
+
+/// `--mode`, `--colluders` and `--stragglers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guarding {
+    /// The name of the mode.
+    pub mode: &'static str,
+    /// How many devices may put together what they see.
+    pub colluders: Option<u32>,
+    /// How many devices may fail without delay.
+    pub stragglers: Option<u32>,
+}
+
+impl Guarding {
+    /// Whether matrices are only for whoever submits them.
+    pub fn is_private(&self) -> bool {
+        self.mode != "plain"
+    }
 }
 
 impl Submission<'_> {
@@ -71,12 +94,20 @@ impl Submission<'_> {
         let mut body = json!({
             "a": self.a,
             "b": self.b,
-            "mode": "plain",
+            "mode": self.mode.mode,
             "reproducible": self.reproducible,
             "name": self.name,
         });
         if let Some(dtype) = self.dtype {
             body["dtype"] = dtype.into();
+        }
+        for (name, count) in [
+            ("colluders", self.mode.colluders),
+            ("stragglers", self.mode.stragglers),
+        ] {
+            if let Some(count) = count {
+                body[name] = count.into();
+            }
         }
         body
     }
@@ -87,6 +118,8 @@ impl Submission<'_> {
 pub struct Client {
     base: String,
     http: reqwest::Client,
+    /// What opens private matrices and jobs.
+    token: Option<String>,
 }
 
 impl Client {
@@ -103,7 +136,15 @@ impl Client {
         Self {
             base: url.0.clone(),
             http,
+            token: None,
         }
+    }
+
+    /// This client with a token, which is sent with all that it asks.
+    pub fn bearing(&self, token: Option<String>) -> Self {
+        let mut client = self.clone();
+        client.token = token.or(client.token);
+        client
     }
 
     /// The node's URL.
@@ -133,8 +174,12 @@ impl Client {
         source: Source,
         format: Format,
         dtype: Option<&'static str>,
+        private: bool,
     ) -> Result<Matrix, CliError> {
-        let query = dtype.map_or_else(String::new, |dtype| format!("?dtype={dtype}"));
+        let mut query = dtype.map_or_else(String::new, |dtype| format!("?dtype={dtype}"));
+        if private {
+            query.push_str(if query.is_empty() { "?private=1" } else { "&private=1" });
+        }
         let mut request = self
             .request(Method::PUT, &format!("/api/matrices{query}"))
             .header(CONTENT_TYPE, format.content_type());
@@ -287,7 +332,11 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {

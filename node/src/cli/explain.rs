@@ -1,7 +1,7 @@
 //! `gemmesh multiply --explain`: the plan in words.
 
 use gemmesh_protocol::forecast::Limit;
-use gemmesh_protocol::status::{JobStatus, Outlook, Planned};
+use gemmesh_protocol::status::{JobStatus, Outlook, Planned, Sharing};
 
 use super::error::CliError;
 use super::table::{Align, Table};
@@ -27,6 +27,9 @@ pub fn print(explained: &Explained, json: bool) -> Result<(), CliError> {
         text::bytes(explained.needs.disk_bytes),
         text::bytes(explained.needs.memory_bytes)
     ));
+    if let Some(shared) = &outlook.sharing {
+        text.push_str(&sharing(shared));
+    }
     text.push_str(&table(outlook).render(2, output::columns()));
     output::print(&text)
 }
@@ -48,6 +51,45 @@ pub fn forecast(job: &JobStatus) -> String {
             "left out   {name}: {}\n",
             left_out(part, Some(seconds))
         ));
+    }
+    text
+}
+
+/// How a guarded product is shared, what that costs, and who learns what; in whole lines.
+pub fn sharing(sharing: &Sharing) -> String {
+    let Sharing {
+        scheme,
+        shares,
+        answers,
+        primes,
+        ..
+    } = sharing;
+    let mut text = format!(
+        "shared     {}, {} of which {answers} are needed, modulo {}\n",
+        text::clean(scheme),
+        text::count((*shares).into(), "share"),
+        text::count((*primes).into(), "prime"),
+    );
+    text.push_str(&format!(
+        "costs      {:.2}× the operations and {:.2}× the bytes of A, B and C",
+        sharing.compute_factor, sharing.traffic_factor
+    ));
+    if sharing.encode_seconds > 0.0 {
+        text.push_str(&format!(
+            "; this node spent {} on shares and {} on answers",
+            text::seconds(sharing.encode_seconds),
+            text::seconds(sharing.decode_seconds)
+        ));
+    }
+    text.push('\n');
+    if let Some(bits) = sharing.bits_kept {
+        text.push_str(&format!(
+            "precision  {bits} bits of each number, next to the largest of its row of A or column of B\n"
+        ));
+    }
+    text.push_str(&format!("protects   {}\n", text::clean(&sharing.reveals)));
+    if sharing.alone {
+        text.push_str("alone      too few devices were left, so the coordinator computed the rest by itself\n");
     }
     text
 }

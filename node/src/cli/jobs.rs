@@ -69,7 +69,7 @@ pub async fn list(query: &QueryArgs) -> Result<(), CliError> {
 /// No node, or what it answers.
 pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     let given = id_start(&args.id)?;
-    let client = locate::reach(&args.query).await?;
+    let client = locate::reach(&args.query).await?.bearing(args.token.clone());
     let id = resolve(&client, given).await?;
     let job = client.job(&id).await?;
     if args.query.json {
@@ -111,6 +111,9 @@ pub async fn show(args: &JobArgs) -> Result<(), CliError> {
         lines = lines.replace(" so far\n", " in all\n");
     }
     lines.push_str(&explain::forecast(&job));
+    if let Some(sharing) = &job.sharing {
+        lines.push_str(&explain::sharing(sharing));
+    }
     // Without them there are ids in place of some names.
     let devices = client.nodes().await.unwrap_or_default();
     let names = timeline::Names::new(&job, &devices);
@@ -159,7 +162,7 @@ pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
         output::format_of(path)?;
     }
     let given = id_start(&args.id)?;
-    let client = locate::reach(&args.query).await?;
+    let client = locate::reach(&args.query).await?.bearing(args.token.clone());
     let id = resolve(&client, given).await?;
     let status = client.job(&id).await?;
     if let Some(products) = status.products {
@@ -214,7 +217,7 @@ async fn results(
 /// No node, or what it answers.
 pub async fn cancel(args: &JobArgs) -> Result<(), CliError> {
     let given = id_start(&args.id)?;
-    let client = locate::reach(&args.query).await?;
+    let client = locate::reach(&args.query).await?.bearing(args.token.clone());
     let id = resolve(&client, given).await?;
     client.cancel(&id).await?;
     let job = client.job(&id).await?;

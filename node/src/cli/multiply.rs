@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::args::{LogArgs, LogFormat, ModeArg, MultiplyArgs};
 use crate::files::Format;
 
-use super::client::{Client, Matrix, Source, Submission};
+use super::client::{Client, Guarding, Matrix, Source, Submission};
 use super::error::{CliError, Exit};
 use super::locate::{self, Embedded};
 use super::output::{self, Target};
@@ -50,7 +50,7 @@ pub async fn run(args: MultiplyArgs) -> Result<(), CliError> {
         signals::stop_requested()
             .map_err(|error| CliError::failed(format!("Ctrl-C can not be caught: {error}"), ""))?,
     );
-    let ModeArg::Plain = args.mode;
+    let guarding = guarding(&args)?;
     let input = Input::check(&args)?;
     let (client, embedded) = match reach(&args).await? {
         Some(client) => (client, None),
@@ -62,6 +62,7 @@ pub async fn run(args: MultiplyArgs) -> Result<(), CliError> {
     let progress = Progress::new();
     let outcome = multiply(
         &args,
+        guarding,
         input,
         &client,
         embedded.is_some(),
@@ -74,6 +75,33 @@ pub async fn run(args: MultiplyArgs) -> Result<(), CliError> {
         embedded.stop().await;
     }
     outcome
+}
+
+/// From whom the matrices are kept.
+fn guarding(args: &MultiplyArgs) -> Result<Guarding, CliError> {
+    let mode = args.mode.name();
+    for (flag, given) in [
+        ("--colluders", args.colluders),
+        ("--stragglers", args.stragglers),
+    ] {
+        if given.is_some() && args.mode != ModeArg::Private {
+            return Err(CliError::usage(
+                format!("{flag} is only for --mode private"),
+                format!("leave {flag} out, or say --mode private"),
+            ));
+        }
+    }
+    if args.batch.is_some() && args.mode != ModeArg::Plain {
+        return Err(CliError::usage(
+            format!("--batch is computed in mode plain only, not in mode {mode}"),
+            "submit its products one by one in this mode",
+        ));
+    }
+    Ok(Guarding {
+        mode,
+        colluders: args.colluders,
+        stragglers: args.stragglers,
+    })
 }
 
 /// The node that was asked for or this device's, known to answer; `None`: start one.
@@ -199,6 +227,7 @@ impl Factor {
         self,
         client: &Client,
         dtype: Option<&'static str>,
+        private: bool,
     ) -> Result<Matrix, CliError> {
         let source = match self.file {
             Some((file, bytes)) => Source::file(tokio::fs::File::from_std(file), bytes),
@@ -206,7 +235,7 @@ impl Factor {
         };
         // Text is f64 here, however many digits it has, unless --dtype says otherwise.
         let dtype = dtype.or((self.format == Format::Csv).then_some("f64"));
-        let sent = client.put_matrix(source, self.format, dtype).await;
+        let sent = client.put_matrix(source, self.format, dtype, private).await;
         sent.map_err(|error| {
             if error.exit == Exit::Unreachable {
                 error
@@ -217,8 +246,10 @@ impl Factor {
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "one call")]
 async fn multiply(
     args: &MultiplyArgs,
+    guarding: Guarding,
     input: Input,
     client: &Client,
     embedded: bool,
@@ -236,12 +267,15 @@ async fn multiply(
     let preparing = async {
         let same = a.canonical.is_some() && a.canonical == b.canonical;
         progress.step(&format!("sending {}", a.name));
-        let a = a.send(client, dtype).await?;
+        let private = guarding.is_private();
+        let a = a.send(client, dtype, private).await?;
+        // Both have one token.
+        let client = client.bearing(a.token.clone());
         let b = if same {
             a.clone()
         } else {
             progress.step(&format!("sending {}", b.name));
-            b.send(client, dtype).await?
+            b.send(&client, dtype, private).await?
         };
         check_shapes(&names, &a, &b)?;
         check_stacks(&names, (&a, &b), output.as_ref(), args)?;
@@ -259,6 +293,7 @@ async fn multiply(
         prepared = preparing => prepared?,
         () = &mut *stop => return Err(CliError::failed("stopped; no job was submitted", "")),
     };
+    let client = &client.bearing(a.token.clone());
     if let (Some(products), _) = (a.stack, b.stack) {
         let object = json!({"a": a.id, "b": b.id, "products": products});
         let places = match (output, &args.output) {
@@ -279,6 +314,7 @@ async fn multiply(
         a: &a.id,
         b: &b.id,
         dtype,
+        mode: &guarding,
         reproducible: args.reproducible,
         name: &name,
     };
@@ -297,6 +333,7 @@ async fn multiply(
         ));
     }
     let submitted = client.submit(&submission).await?;
+    let client = &client.bearing(Some(submitted.token.clone()));
     if args.detach {
         progress.clear();
         return detached(args, client, &submitted.job, &submitted.token);
@@ -496,8 +533,12 @@ fn detached(args: &MultiplyArgs, client: &Client, job: &str, token: &str) -> Res
         return output::json(&json!({"job": job, "token": token, "node": client.url()}));
     }
     output::print(&format!("{}\n", text::clean(job)))?;
+    let token = match args.mode {
+        ModeArg::Plain => String::new(),
+        _ => format!(" --token {}", text::clean(token)),
+    };
     output::note(&format!(
-        "submitted to {}; fetch it with: gemmesh result {} -o c.npy --node {}",
+        "submitted to {}; fetch it with: gemmesh result {} -o c.npy --node {}{token}",
         client.url(),
         text::clean(job),
         client.url()
@@ -689,6 +730,9 @@ fn report(status: &JobStatus) {
         text::count(progress::helpers(status), "device")
     ));
     output::note(&line);
+    if let Some(sharing) = &status.sharing {
+        explain::sharing(sharing).lines().for_each(output::note);
+    }
     output::note(
         jobs::contributions(status)
             .render(2, output::note_columns())
@@ -711,6 +755,7 @@ mod tests {
             rows,
             cols,
             stack: None,
+            token: None,
         };
         let names = ("a.csv".to_owned(), "b.npy".to_owned());
         assert!(check_shapes(&names, &matrix(2, 3), &matrix(3, 2)).is_ok());

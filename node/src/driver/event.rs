@@ -1,6 +1,7 @@
 //! What the event loop is told.
 
 use bytes::Bytes;
+use gemmesh_protocol::coded::Refusal;
 use gemmesh_protocol::id::{BlockId, DeviceId, Epoch, JobId, LeaseId, MatrixId};
 use gemmesh_protocol::io::{Checked, Door, LinkId};
 use gemmesh_protocol::job::{JobHeader, Operand};
@@ -9,6 +10,7 @@ use gemmesh_protocol::replication::Taken;
 use gemmesh_protocol::status::Outlook;
 use tokio::sync::oneshot;
 
+use crate::guarded::{Encoded, Tiles};
 use crate::link::LinkQueue;
 
 /// What the loop is told.
@@ -60,6 +62,20 @@ pub(crate) enum Event {
     },
     /// Jobs whose time is over.
     Forget { jobs: Vec<JobId> },
+    /// What would become of a guarded product? Too few devices are a refusal.
+    ExplainGuarded {
+        header: Box<JobHeader>,
+        reply: oneshot::Sender<Result<Outlook, Refusal>>,
+    },
+    /// Shares of a guarded product were made.
+    Encoded { job: JobId, encoded: Encoded },
+    /// Tiles of a guarded product were put together.
+    Decoded {
+        job: JobId,
+        tile: u32,
+        tiles: Tiles,
+        seconds: f64,
+    },
     /// A tile was checked.
     Verified {
         job: JobId,

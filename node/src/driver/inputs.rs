@@ -75,6 +75,40 @@ impl Driver {
             Event::Explain { header, reply } => {
                 let _ = reply.send(self.engine.outlook(&header));
             }
+            Event::ExplainGuarded { header, reply } => {
+                let _ = reply.send(self.engine.guarded_outlook(&header));
+            }
+            Event::Encoded { job, encoded } => {
+                for share in &encoded.shares {
+                    let entry = Job::new(Arc::new(share.header.clone()));
+                    self.jobs.insert(share.header.job, entry);
+                }
+                if let Some(entry) = self.jobs.get_mut(&job) {
+                    entry.shared = Some(encoded.shared);
+                }
+                self.handle(Input::Encoded {
+                    job,
+                    shares: encoded.shares,
+                    seconds: encoded.seconds,
+                });
+            }
+            Event::Decoded {
+                job,
+                tile,
+                tiles,
+                seconds,
+            } => {
+                let sized = |(tile, bytes): (u32, Bytes)| {
+                    let len = bytes.len() as u64;
+                    (tile, bytes, len)
+                };
+                self.handle(Input::Decoded {
+                    job,
+                    tile,
+                    tiles: tiles.into_iter().map(sized).collect(),
+                    seconds,
+                });
+            }
             Event::Cancel { job, reply } => {
                 self.cancellations.entry(job).or_default().push(reply);
                 self.handle(Input::Cancel { job });

@@ -178,25 +178,76 @@ impl Driver {
             }
             Output::CopyMatrix { job, matrix, from } => self.copy_matrix(job, matrix, from),
             Output::FetchTile { job, tile, from } => self.fetch_tile(job, tile, from),
+            Output::Encode { job, sharing } => {
+                let Some(source) = self.jobs.get(&job) else {
+                    return;
+                };
+                let (app, header) = (self.app.clone(), source.header.clone());
+                tokio::spawn(async move {
+                    app.tell(match guarded::encode(&app, header, &sharing).await {
+                        Ok(encoded) => Event::Encoded { job, encoded },
+                        Err(error) => Event::StoreFailed {
+                            job,
+                            reason: error.message,
+                        },
+                    })
+                    .await;
+                });
+            }
+            Output::Decode { job, tile, answers } => {
+                let shared = self.jobs.get(&job).and_then(|job| job.shared.clone());
+                let Some(shared) = shared else {
+                    return;
+                };
+                let app = self.app.clone();
+                tokio::spawn(async move {
+                    app.tell(match shared.decode(&app, tile, answers).await {
+                        Ok((tiles, seconds)) => Event::Decoded {
+                            job,
+                            tile,
+                            tiles,
+                            seconds,
+                        },
+                        Err(error) => Event::StoreFailed {
+                            job,
+                            reason: error.message,
+                        },
+                    })
+                    .await;
+                });
+            }
             Output::Drop { job, for_good } => {
-                self.jobs.remove(&job);
+                let removed = self.jobs.remove(&job);
+                let share = removed.filter(|job| job.header.share.is_some());
+                let factors = share.map(|job| guarded::factors(&job.header));
                 self.copies.forget(job);
                 self.changed.insert(job);
-                let dropped = self.app.store().drop_job(job, for_good);
+                let store = self.app.store().clone();
+                let dropped = store.drop_job(job, for_good);
                 tokio::spawn(async move {
                     if let Err(error) = dropped.await {
                         tracing::warn!(%job, %error, "what is here of a job could not be removed");
+                    }
+                    if let Some(factors) = factors {
+                        store.discard(factors).await;
                     }
                 });
             }
             Output::Finish { job } => {
                 let app = self.app.clone();
+                let source = self.jobs.get(&job);
+                let guarded = source.is_some_and(|job| job.header.guard.is_some());
                 tokio::spawn(async move {
-                    app.tell(match app.store().finish_job(job).await {
-                        Ok(manifest) => Event::Finished {
-                            job,
-                            result: manifest.id(),
-                        },
+                    let store = app.store();
+                    let finished = async {
+                        let result = store.finish_job(job).await?.id();
+                        if guarded {
+                            store.close_result(job, result).await?;
+                        }
+                        Ok::<_, StoreError>(result)
+                    };
+                    app.tell(match finished.await {
+                        Ok(result) => Event::Finished { job, result },
                         Err(error) => Event::StoreFailed {
                             job,
                             reason: error.to_string(),

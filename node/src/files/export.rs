@@ -327,7 +327,7 @@ fn mtx_head<S: Source>(source: &mut S) -> Result<(Layout, Vec<u8>), S::Error> {
     let columns = cols.min(COLUMNS_MIN);
     let tall = columns * rows * element.bytes() > COLUMNS_BYTES;
     let field = match element.dtype {
-        Dtype::Int => "integer",
+        Dtype::Int | Dtype::Residues => "integer",
         Dtype::F32 | Dtype::F64 => "real",
     };
     Ok(
@@ -352,7 +352,7 @@ fn npy_descr<S: Source>(source: &mut S) -> Result<Option<&'static str>, S::Error
         (Dtype::F32, _) => return Ok(Some("<f4")),
         (Dtype::Int, 0..=63) => return Ok(Some("<i8")),
         (Dtype::Int, 64) => {}
-        (Dtype::Int, _) => return Ok(None),
+        (Dtype::Int | Dtype::Residues, _) => return Ok(None),
     }
     let (rows, cols, element) = (manifest.rows, manifest.cols, manifest.element);
     let (mut negative, mut unsigned) = (false, false);

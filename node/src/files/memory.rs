@@ -31,7 +31,7 @@ impl Memory {
     pub fn of(rows: u64, cols: u64, element: ElementType, bytes: Vec<u8>) -> Self {
         let bits = match element.dtype {
             Dtype::Int => number::magnitude_bits(&bytes, element.limbs),
-            Dtype::F64 | Dtype::F32 => 0,
+            Dtype::F64 | Dtype::F32 | Dtype::Residues => 0,
         };
         Self {
             manifest: Manifest {

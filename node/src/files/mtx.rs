@@ -312,7 +312,7 @@ impl Entries {
                     Dtype::Int if position & LARGE != 0 => {
                         Value::Big(std::mem::take(&mut self.large[bits as usize]))
                     }
-                    Dtype::Int => Value::Int(bits as i64),
+                    Dtype::Int | Dtype::Residues => Value::Int(bits as i64),
                 };
                 encoded.clear();
                 number::encode(&value, element, &mut encoded);

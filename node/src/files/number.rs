@@ -170,6 +170,8 @@ pub fn decode(bytes: &[u8], element: ElementType) -> Value {
     match element.dtype {
         Dtype::F64 => Value::F64(f64::from_bits(word())),
         Dtype::F32 => Value::F32(f32::from_le_bytes(bytes.try_into().expect("four bytes"))),
+        // For whoever looks at shares: the first residue.
+        Dtype::Residues => Value::Int(i64::from(i16::from_le_bytes([bytes[0], bytes[1]]))),
         Dtype::Int => {
             let low = word() as i64;
             let fill = if low < 0 { 0xff } else { 0 };
@@ -225,6 +227,7 @@ pub fn convert(value: Value, to: Dtype) -> Result<Value, NumberError> {
         (value @ Value::F64(_), Dtype::F64)
         | (value @ Value::F32(_), Dtype::F32)
         | (value @ (Value::Int(_) | Value::Big(_)), Dtype::Int) => value,
+        (_, Dtype::Residues) => return Err(NumberError::NotANumber),
         (Value::F32(value), Dtype::F64) => Value::F64(f64::from(value)),
         (Value::F64(value), Dtype::F32) => Value::F32(value as f32),
         (Value::Int(value), Dtype::F64) => Value::F64(value as f64),
@@ -277,6 +280,7 @@ pub fn parse(text: &[u8], dtype: Dtype) -> Result<Value, NumberError> {
             .parse()
             .map(Value::F32)
             .map_err(|_| NumberError::NotANumber),
+        Dtype::Residues => Err(NumberError::NotANumber),
         Dtype::Int => match text.parse::<i64>() {
             Ok(value) => Ok(Value::Int(value)),
             Err(_) => parse_integer(text),

@@ -380,6 +380,7 @@ async fn whole(
         Dtype::F32 => "<f4",
         Dtype::Int if unsigned => "<u8",
         Dtype::Int => "<i8",
+        Dtype::Residues => unreachable!("no product of a batch has such elements"),
     };
     let head = npy::write_stack_header(descr, u64::from(next), rows, cols);
     let store = app.store().clone();

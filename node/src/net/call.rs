@@ -126,6 +126,14 @@ impl Call {
         self.headers.contains_key(HOP)
     }
 
+    /// The token that the request bears.
+    pub fn token(&self) -> Option<&str> {
+        let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = value.split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    }
+
     /// Whether this is GET or HEAD.
     pub fn reads(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD

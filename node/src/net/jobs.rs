@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gemmesh_protocol::id::{JobId, MatrixId};
 use gemmesh_protocol::matrix::Dtype;
-use gemmesh_protocol::status::{JobState, JobStatus};
+use gemmesh_protocol::status::{JobState, JobStatus, Mode};
 use serde::Serialize;
 use warp::http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
@@ -52,6 +52,7 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     let Submission {
         what,
         dtype,
+        guarded,
         reproducible,
         explain,
         name,
@@ -66,6 +67,7 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
                 a: resolve(&call, a, dtype, "a").await?,
                 b: resolve(&call, b, dtype, "b").await?,
                 dtype,
+                guarded,
                 reproducible,
                 name,
             };
@@ -81,6 +83,14 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
                 "not_explained",
                 "explain tells the plan of one product, and this is a batch",
                 "leave batch or explain out",
+            ));
+        }
+        _ if guarded.is_some() => {
+            return Err(ApiError::new(
+                422,
+                "wrong_mode",
+                "a batch is computed in mode plain only",
+                "submit its products one by one in this mode, or leave the mode out",
             ));
         }
         batch => batches::take(&call, batch, dtype, reproducible, name).await?,
@@ -157,12 +167,14 @@ pub async fn one(call: Call, job: String) -> Result<Response, ApiError> {
                 Ok(reply::json(StatusCode::OK, &status))
             }
             Place::Here if call.app().coordinates(job) => {
+                check_owner(&call, job).await?;
                 Ok(reply::json(StatusCode::OK, &call.app().cancel(job).await?))
             }
             Place::Here => Ok(reply::json(
                 StatusCode::OK,
                 &wait_here(&call, job, wait).await?,
             )),
+            Place::There(address) if is_guarded(&call, job) => Err(ask_there(job, &address)),
             Place::There(address) => forward(&call, &address, wait).await,
             Place::Lost(status) => Err(coordinator_lost(&status)),
         };
@@ -193,6 +205,7 @@ pub async fn result(call: Call, job: String) -> Result<Response, ApiError> {
         ));
     }
     let format = matrices::format(call.query.get("format").map_or("json", String::as_str))?;
+    check_owner(&call, job).await?;
     let status = match follow(&call, job, wait).await? {
         Found::Answer(response) => return Ok(response),
         Found::Lost(status) if !status.state.has_ended() => return Err(coordinator_lost(&status)),
@@ -210,6 +223,51 @@ pub async fn result(call: Call, job: String) -> Result<Response, ApiError> {
         404 => result_lost(&status),
         _ => error,
     })
+}
+
+/// Whether a job is private or masked, as far as is known here.
+fn is_guarded(call: &Call, job: JobId) -> bool {
+    let status = call.app().job(job);
+    status.is_some_and(|status| status.mode != Mode::Plain)
+}
+
+/// Refuses what is only for the owner of a guarded job to others, and at nodes that may not see it.
+///
+/// # Errors
+/// 403.
+async fn check_owner(call: &Call, job: JobId) -> Result<(), ApiError> {
+    if !is_guarded(call, job) {
+        return Ok(());
+    }
+    let app = call.app();
+    let status = app.job(job);
+    let coordinator = status.map(|status| status.coordinator);
+    if coordinator != Some(app.device()) {
+        let address = coordinator.and_then(|device| app.address_of(device));
+        return Err(ask_there(job, &address.unwrap_or_default()));
+    }
+    let right = match call.token() {
+        Some(token) => app.store().check_token(job, token).await?,
+        None => false,
+    };
+    match right {
+        true => Ok(()),
+        false => Err(matrices::token_needed(&format!("job {job}"))),
+    }
+}
+
+/// The error for what must not pass through this node.
+fn ask_there(job: JobId, address: &str) -> ApiError {
+    let there = match address {
+        "" => "ask the node that it was submitted to".to_owned(),
+        address => format!("ask http://{address}"),
+    };
+    ApiError::new(
+        403,
+        "not_here",
+        format!("job {job} is private: only the node that it was submitted to may have its result"),
+        there,
+    )
 }
 
 /// Whether the mesh knows a batch with this id.

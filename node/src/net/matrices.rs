@@ -19,11 +19,14 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::files::{Format, ReadOptions, npy};
 use crate::store::{Missing, StoreError};
+use crate::submit;
 
 /// Where bodies lie until they are in the store.
 const UPLOADS: &str = "uploads";
 /// The `?format=` in which nodes hand matrices to each other.
 pub const BLOCKS: &str = "blocks";
+/// Tokens that people bring are no shorter.
+const TOKEN_CHARS_MIN: usize = 16;
 /// Enough of a body to tell what it is.
 const SNIFF_BYTES: usize = 256;
 
@@ -64,10 +67,11 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
         /// Matrices that a file of three dimensions stacks.
         #[serde(skip_serializing_if = "Option::is_none")]
         stack: Option<u64>,
+        /// What opens it, if it is private.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
     }
-    if call.query.contains_key("private") {
-        return Err(not_offered("private"));
-    }
+    let private = is_private(call)?;
     let dtype = call
         .query
         .get("dtype")
@@ -123,6 +127,18 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
         _ => None,
     };
     let id = manifest.id();
+    let token = match private {
+        true => {
+            // Several matrices may have one token.
+            let token = call.token().map_or_else(submit::token, str::to_owned);
+            store.close(vec![id], &token).await?;
+            Some(token)
+        }
+        false => {
+            store.open_to_all(id).await?;
+            None
+        }
+    };
     let put = Put {
         id,
         rows: manifest.rows,
@@ -130,11 +146,34 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
         dtype: manifest.element.dtype.name(),
         bytes: manifest.bytes(),
         stack,
+        token,
     };
     let mut response = reply::json(StatusCode::CREATED, &put);
     let place = HeaderValue::from_str(&format!("/api/matrices/{id}")).expect("hexadecimal digits");
     response.headers_mut().insert(header::LOCATION, place);
     Ok(response)
+}
+
+/// `?private=`.
+fn is_private(call: &Call) -> Result<bool, ApiError> {
+    match call.query.get("private").map(String::as_str) {
+        None | Some("0" | "false") => Ok(false),
+        Some("1" | "true" | "") if call.token().is_some_and(|token| token.len() < TOKEN_CHARS_MIN) => {
+            Err(ApiError::new(
+                422,
+                "weak_token",
+                format!("the token has fewer than {TOKEN_CHARS_MIN} characters"),
+                "leave it out: a new one is answered, and can be sent with the next matrix",
+            ))
+        }
+        Some("1" | "true" | "") => Ok(true),
+        Some(other) => Err(ApiError::new(
+            422,
+            "wrong_type",
+            format!("private is {:?}", clip(other)),
+            "use private=1",
+        )),
+    }
 }
 
 /// Refuses bodies in which the file is wrapped in something else.
@@ -193,6 +232,7 @@ pub async fn one(call: Call, id: String) -> Result<Response, ApiError> {
         return Err(call.refuse_method(&["GET"]));
     }
     let id: MatrixId = call::id(&id, "matrix")?;
+    check_token(&call, id)?;
     let name = format!("matrix-{}", id.short());
     let form = call.query.get("format").map_or("npy", String::as_str);
     if form == BLOCKS {
@@ -287,6 +327,7 @@ fn healing(
 /// # Errors
 /// 404 or 410 when nobody has it; 503 when the transfer failed.
 pub async fn pull(call: &Call, id: MatrixId) -> Result<Arc<Manifest>, ApiError> {
+    check_token(call, id)?;
     let store = call.app().store();
     let missing = match store.manifest(id).await {
         Ok(manifest) => return Ok(manifest),
@@ -296,6 +337,27 @@ pub async fn pull(call: &Call, id: MatrixId) -> Result<Arc<Manifest>, ApiError> 
     manifest
         .map(Arc::new)
         .map_err(|elsewhere| missing_matrix(id, &missing.or(elsewhere)))
+}
+
+/// Refuses a private matrix to who does not bear its token.
+///
+/// # Errors
+/// 403.
+pub fn check_token(call: &Call, id: MatrixId) -> Result<(), ApiError> {
+    if call.app().store().opens(id, call.token()) {
+        return Ok(());
+    }
+    Err(token_needed(&format!("matrix {id}")))
+}
+
+/// The error for who lacks the token of something.
+pub fn token_needed(what: &str) -> ApiError {
+    ApiError::new(
+        403,
+        "token_needed",
+        format!("{what} is private: it is only for who has its token"),
+        "send the token that came with it: Authorization: Bearer TOKEN (commands: --token TOKEN)",
+    )
 }
 
 /// A form by the name that `?format=` uses.

@@ -33,6 +33,7 @@ pub async fn one(call: Call, id: &str) -> Result<Response, ApiError> {
         return Err(call.refuse_method(&["GET"]));
     }
     let id: MatrixId = call::id(id, "matrix")?;
+    matrices::check_token(&call, id)?;
     let store = call.app().store();
     let manifest = match store.manifest(id).await {
         Ok(manifest) => manifest,

@@ -1,19 +1,20 @@
 //! What the body of `POST /api/jobs` says.
 
+use gemmesh_protocol::coded::COLLUDERS_MAX;
 use gemmesh_protocol::id::MatrixId;
 use gemmesh_protocol::matrix::Dtype;
+use gemmesh_protocol::status::Mode;
 use serde_json::{Map, Value};
 
 use super::call::{self, clip};
 use super::matrices;
+use crate::app::Guarded;
 use crate::error::ApiError;
 
 /// The most characters of a job's name.
 const NAME_CHARS_MAX: usize = 200;
 /// What the design has and this version has not.
-const LATER: [&str; 6] = [
-    "colluders",
-    "stragglers",
+const LATER: [&str; 4] = [
     "masks",
     "receipts",
     "private",
@@ -27,6 +28,8 @@ pub struct Submission {
     pub what: What,
     /// The element type; by default that of the factors.
     pub dtype: Option<Dtype>,
+    /// Set when nobody but this node may learn it.
+    pub guarded: Option<Guarded>,
     /// The same bits whichever devices compute.
     pub reproducible: bool,
     /// Only say what would become of it.
@@ -105,14 +108,7 @@ impl Submission {
             Some(Value::String(name)) => Some(call::dtype(&name)?),
             Some(_) => return Err(wrong_type("dtype", "\"f64\", \"f32\" or \"int\"")),
         };
-        match fields.remove("mode") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(mode)) if mode == "plain" => {}
-            Some(Value::String(mode)) => {
-                return Err(matrices::not_offered(&format!("mode {mode}")));
-            }
-            Some(_) => return Err(wrong_type("mode", "\"plain\"")),
-        }
+        let guarded = guarded(&mut fields)?;
         let reproducible = flag(&mut fields, "reproducible")?;
         let explain = flag(&mut fields, "explain")?;
         let name = match fields.remove("name") {
@@ -130,17 +126,78 @@ impl Submission {
                 422,
                 "unknown_field",
                 format!("a job has no field {:?}", clip(field)),
-                "the fields are a and b, or batch, and dtype, mode, reproducible, explain and name",
+                "the fields are a and b, or batch, and dtype, mode, colluders, stragglers, reproducible, explain and name",
             ));
         }
         Ok(Submission {
             what: factors?,
             dtype,
+            guarded,
             reproducible,
             explain,
             name,
         })
     }
+}
+
+/// `mode`, `colluders` and `stragglers`.
+fn guarded(fields: &mut Map<String, Value>) -> Result<Option<Guarded>, ApiError> {
+    let mode = match fields.remove("mode") {
+        None | Some(Value::Null) => Mode::Plain,
+        Some(Value::String(mode)) => match mode.as_str() {
+            "plain" => Mode::Plain,
+            "private" => Mode::Private,
+            "masked" => Mode::Masked,
+            other => {
+                return Err(ApiError::new(
+                    422,
+                    "unknown_mode",
+                    format!("there is no mode {:?}", clip(other)),
+                    "use plain, masked or private",
+                ));
+            }
+        },
+        Some(_) => return Err(wrong_type("mode", "\"plain\", \"masked\" or \"private\"")),
+    };
+    let colluders = count(fields, "colluders")?;
+    let spares = count(fields, "stragglers")?;
+    let needless = |field: &str| {
+        ApiError::new(
+            422,
+            "wrong_mode",
+            format!("{field} is only for mode private"),
+            format!("leave {field} out, or say mode private"),
+        )
+    };
+    match mode {
+        Mode::Private => {}
+        _ if colluders.is_some() => return Err(needless("colluders")),
+        _ if spares.is_some() => return Err(needless("stragglers")),
+        _ => {}
+    }
+    let colluders = colluders.unwrap_or(1);
+    if !(1..=COLLUDERS_MAX).contains(&colluders) {
+        return Err(ApiError::new(
+            422,
+            "wrong_type",
+            format!("colluders is {colluders}"),
+            format!("use a number from 1 to {COLLUDERS_MAX}"),
+        ));
+    }
+    Ok((mode != Mode::Plain).then(|| Guarded {
+        mode,
+        colluders,
+        spares: spares.unwrap_or(0),
+    }))
+}
+
+fn count(fields: &mut Map<String, Value>, name: &'static str) -> Result<Option<u32>, ApiError> {
+    let number = match fields.remove(name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(value) => value.as_u64().filter(|count| *count <= 256),
+    };
+    let count = number.ok_or_else(|| wrong_type(name, "a number from 0 to 256"))?;
+    Ok(Some(count as u32))
 }
 
 /// The value of `batch`.

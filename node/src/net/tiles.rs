@@ -26,6 +26,14 @@ pub async fn one(call: Call, job: &str, tile: &str) -> Result<Response, ApiError
             "tiles are numbered from 0",
         )
     })?;
+    if call.app().store().is_bound(job) {
+        return Err(ApiError::new(
+            404,
+            "not_found",
+            format!("there is no tile {tile} of job {job} for others"),
+            "tiles of private and masked products stay at their coordinator",
+        ));
+    }
     let mut bytes = call.app().store().read_tile(job, tile).await?;
     let pieces = std::iter::from_fn(move || {
         let len = bytes.len().min(PIECE_BYTES);

@@ -1,7 +1,7 @@
 //! What is there, in memory: loaded at start, changed by the writer's thread (and, for the times
 //! of use, by readers).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -42,6 +42,8 @@ pub(crate) struct JobEntry {
     pub(crate) element: ElementType,
     pub(crate) a: MatrixId,
     pub(crate) b: MatrixId,
+    /// It is guarded, or a share.
+    pub(crate) bound: bool,
     /// Bytes of the larger operand.
     pub(crate) operand_bytes: u64,
     pub(crate) ended: Option<WallTime>,
@@ -57,6 +59,8 @@ pub(crate) struct Catalog {
     pub(crate) jobs: BTreeMap<JobId, JobEntry>,
     /// Jobs under way by operand.
     pub(crate) pins: BTreeMap<MatrixId, u32>,
+    /// What opens matrices that are not everybody's: hashes of tokens.
+    pub(crate) private: BTreeMap<MatrixId, BTreeSet<[u8; 32]>>,
     /// Ids of matrices and jobs whose time is over, and since when.
     pub(crate) tombstones: BTreeMap<Vec<u8>, WallTime>,
     open: VecDeque<(String, Arc<File>)>,
@@ -123,6 +127,7 @@ impl Catalog {
     /// Removes a matrix; returns the name of its file.
     pub(crate) fn remove(&mut self, id: MatrixId, now: WallTime) -> Option<String> {
         let entry = self.matrices.remove(&id)?;
+        self.private.remove(&id);
         self.open.retain(|(name, _)| *name != entry.file);
         self.tombstones.insert(id.0.to_vec(), now);
         Some(entry.file)
@@ -223,12 +228,19 @@ pub(crate) fn load(
             element: header.element,
             a,
             b,
+            bound: header.is_bound(),
             operand_bytes: header.a.bytes().max(header.b.bytes()),
             ended,
             result,
             file,
         };
         catalog.jobs.insert(job, entry);
+    }
+    let mut statement = connection.prepare("SELECT matrix, token FROM private")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let tokens = catalog.private.entry(MatrixId(row.get(0)?)).or_default();
+        tokens.insert(row.get(1)?);
     }
     Ok(catalog)
 }

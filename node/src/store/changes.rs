@@ -421,6 +421,7 @@ fn entry(
     reservation: Reservation,
 ) -> JobEntry {
     JobEntry {
+        bound: header.is_bound(),
         tiling: header.tiling,
         element: header.element,
         a,

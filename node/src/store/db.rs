@@ -90,6 +90,12 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE tiles ADD COLUMN at_ms INTEGER;
 ",
+    "
+    CREATE TABLE private (
+        matrix BLOB NOT NULL, token BLOB NOT NULL, PRIMARY KEY (matrix, token)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX private_sum ON private (row_sum(matrix, token));
+",
 ];
 /// The tables that have rows of jobs.
 pub(crate) const TABLES_OF_JOBS: [&str; 6] = [

@@ -94,6 +94,7 @@ impl Store {
                 }
                 for id in &gone_matrices {
                     transaction.execute("DELETE FROM matrices WHERE id = ?1", [&id.0[..]])?;
+                    transaction.execute("DELETE FROM private WHERE matrix = ?1", [&id.0[..]])?;
                 }
                 let ids = gone_jobs.iter().map(|job| &job.0[..]);
                 for id in ids.chain(gone_matrices.iter().map(|id| &id.0[..])) {

@@ -35,6 +35,7 @@ mod error;
 mod expiry;
 mod group;
 mod jobs;
+mod keys;
 mod layout;
 mod mosaic;
 mod reader;
@@ -74,8 +75,9 @@ use crate::files::{self, Format, PIECE_BYTES, ReadOptions, Sink as _, Source as 
 use crate::memory::{Part, Share, Shares};
 use crate::os::wall;
 use catalog::Catalog;
-use draft::{Draft, Finished};
-use source::MatrixFile;
+pub(crate) use draft::Draft;
+use draft::Finished;
+pub(crate) use source::MatrixFile;
 
 /// Imports and conversions at a time.
 const IMPORTS_MAX: u64 = 4;
@@ -471,6 +473,71 @@ impl Store {
         })
         .await?;
         Ok(self.keep(finished).await?)
+    }
+
+    /// Writes several matrices side by side: all of them durable on return, or none here. `fill` has a draft for each.
+    ///
+    /// # Errors
+    /// With the codes of this module, and those of `fill`.
+    pub(crate) async fn write_matrices<F>(&self, count: usize, fill: F) -> Result<Vec<Manifest>, ApiError>
+    where
+        F: FnOnce(&mut [Draft]) -> Result<(), ApiError> + Send + 'static,
+    {
+        let shared = self.shared().clone();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _guard = CancelOnDrop(cancelled.clone());
+        lock(&shared.catalog).check_room()?;
+        let finished = blocking(move || -> Result<Vec<Finished>, ApiError> {
+            let draft =
+                || Draft::new(shared.blocks.clone(), shared.budget.clone(), cancelled.clone());
+            let mut drafts: Vec<Draft> = (0..count).map(|_| draft()).collect();
+            fill(&mut drafts)?;
+            let finished = drafts.into_iter().map(Draft::finish);
+            Ok(finished.collect::<Result<_, StoreError>>()?)
+        })
+        .await?;
+        let mut manifests = Vec::new();
+        for one in finished {
+            manifests.push(self.keep(one).await?);
+        }
+        Ok(manifests)
+    }
+
+    /// A matrix, to be read by rectangles.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], or the system's.
+    pub(crate) async fn source(&self, id: MatrixId) -> Result<MatrixFile, StoreError> {
+        self.file(id).await
+    }
+
+    /// Removes matrices that no job uses, before their time.
+    pub(crate) async fn discard(&self, ids: Vec<MatrixId>) {
+        let shared = self.shared().clone();
+        let removed = self.inner.writer.run(move |connection| {
+            let results = jobs::results(&shared, &[]);
+            let ids: Vec<MatrixId> = {
+                let catalog = lock(&shared.catalog);
+                let unused =
+                    |id: &MatrixId| !catalog.pins.contains_key(id) && !results.contains(id);
+                ids.into_iter().filter(unused).collect()
+            };
+            let transaction = connection.transaction()?;
+            for id in &ids {
+                transaction.execute("DELETE FROM matrices WHERE id = ?1", [&id.0[..]])?;
+            }
+            transaction.commit()?;
+            let mut catalog = lock(&shared.catalog);
+            let now = wall();
+            let files = ids.iter().filter_map(|id| catalog.remove(*id, now));
+            let files: Vec<String> = files.collect();
+            drop(catalog);
+            files.iter().for_each(|file| shared.blocks.remove(file));
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "matrices that are not needed any more stay until their time is over");
+        }
     }
 
     /// Makes a matrix of a finished file: its row, then its place in the catalog. When the same

@@ -196,7 +196,7 @@ impl TileWrite {
         }
         let bits = match file.element.dtype {
             Dtype::Int => number::magnitude_bits(bytes, file.element.limbs),
-            Dtype::F64 | Dtype::F32 => 0,
+            Dtype::F64 | Dtype::F32 | Dtype::Residues => 0,
         };
         Ok(Self {
             file,

@@ -539,6 +539,7 @@ mod tests {
             since: WallTime(1 << 40),
             user_agent: "x".repeat(300),
             stacks: true,
+            residues: true,
             limits: TileLimits::default(),
         };
         let page = DeviceRecord {
@@ -601,6 +602,7 @@ mod tests {
             cols: 3,
             dtype: Dtype::F32,
             mode: Mode::Plain,
+            sharing: None,
             tiles_total: 4,
             tiles_done: 3,
             tiles_safe: 2,
@@ -634,6 +636,8 @@ mod tests {
             element,
             stack: 1,
             batch: None,
+            guard: None,
+            share: None,
         };
         vec![
             Message::Welcome(hello),

@@ -61,6 +61,13 @@ impl<P: Clone> Engine<P> {
         self.holdings.sent(to, job.operand(operand), bytes.sum());
     }
 
+    /// What is known of a device for products of this kind, whatever it holds.
+    pub(super) fn measured_of(&self, record: &DeviceRecord, kind: Kind) -> Measured {
+        let nothing = (MatrixId([0; 32]), 0);
+        let operands = [nothing; 2];
+        self.measured(record, &Subject { kind, operands })
+    }
+
     fn measured(&self, record: &DeviceRecord, subject: &Subject) -> Measured {
         // A page without a link of its own is reached by way of its node.
         let direct = self.membership.link_of(record.device).is_some();
@@ -138,6 +145,7 @@ impl<P: Clone> Engine<P> {
             alone_seconds: finite(plan.alone),
             bytes: plan.bytes() as u64,
             plan: planned,
+            sharing: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::io::DoneTile;
+use crate::status::Happening;
 
 impl<P: Clone> Engine<P> {
     /// Carries out what the machines ask for until none asks for more.
@@ -10,6 +11,7 @@ impl<P: Clone> Engine<P> {
         self.worker.handle_time(now);
         loop {
             self.settle_membership(now);
+            self.watch_guarded(now);
             let ids: Vec<JobId> = self.jobs.keys().copied().collect();
             for id in ids {
                 self.with_job(id, |job| job.handle_time(now));
@@ -95,7 +97,7 @@ impl<P: Clone> Engine<P> {
                         self.own_jobs(now)
                     };
                     for jobs in jobs.chunks(remote::NEWS_MAX) {
-                        let jobs = jobs.to_vec();
+                        let jobs = jobs.iter().cloned().map(guarded::for_others).collect();
                         self.send_on(link, device, Message::Jobs { jobs }, None);
                     }
                 }
@@ -213,8 +215,23 @@ impl<P: Clone> Engine<P> {
 
     pub(super) fn drain_job(&mut self, id: JobId, now: Instant) {
         let mut ended = None;
+        let share = self
+            .jobs
+            .get(&id)
+            .and_then(|job| job.header().share);
         while let Some(effect) = self.jobs.get_mut(&id).and_then(Scheduler::poll_effect) {
             match effect {
+                effect if share.is_some() && effect.is_told() => {
+                    // People hear of the product alone.
+                    let product = share.map(|share| share.product);
+                    product
+                        .into_iter()
+                        .for_each(|job| self.with_job(job, Scheduler::nudge));
+                }
+                scheduler::Effect::Ended if share.is_some() => {
+                    self.jobs.remove(&id);
+                    self.drop_share(id);
+                }
                 scheduler::Effect::Send(to, body) => self.send(to, body, None),
                 scheduler::Effect::Serve(to, operand, blocks) => {
                     if let Some(link) = self.membership.route(to) {
@@ -259,17 +276,19 @@ impl<P: Clone> Engine<P> {
                     self.outputs.push_back(Output::Moment { job: id, moment });
                 }
                 scheduler::Effect::Finish => self.outputs.push_back(Output::Finish { job: id }),
-                scheduler::Effect::Ended => ended = Some(self.jobs[&id].status(now)),
+                scheduler::Effect::Ended => ended = Some(self.status_of(&self.jobs[&id], now)),
                 scheduler::Effect::Quarantined(device, tile) => {
                     self.quarantine(device, id, tile, now);
                 }
                 scheduler::Effect::Changed => {
                     self.outputs.push_back(Output::JobChanged { job: id });
                 }
-                scheduler::Effect::News => self.tell(self.jobs[&id].status(now)),
+                scheduler::Effect::News => self.tell(self.status_of(&self.jobs[&id], now)),
             }
         }
         if let Some(status) = ended {
+            self.end_shares(id, now);
+            self.guarded.remove(&id);
             if let Some(job) = self.jobs.remove(&id) {
                 self.speeds.learn(Kind::of(job.header()), &status);
                 self.close(id, job.into_log(), now);
@@ -290,12 +309,20 @@ impl<P: Clone> Engine<P> {
         for job in self.jobs.values_mut() {
             job.leave(device, false, now);
         }
+        let share = self.jobs.get(&job).and_then(|job| job.header().share);
+        if let Some(share) = share {
+            let name = self.name_of(device);
+            self.with_job(share.product, |product| {
+                product.happened(Happening::Quarantined, device, &name, now);
+            });
+        }
         self.outputs
             .push_back(Output::Quarantined { device, job, tile });
     }
 
     /// Sends the news of an own job to nodes and attached pages.
     pub(super) fn tell(&mut self, status: JobStatus) {
+        let status = guarded::for_others(status);
         let audience: Vec<(LinkId, DeviceId)> = self.membership.audience().collect();
         for (link, device) in audience {
             let jobs = vec![status.clone()];

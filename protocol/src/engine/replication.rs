@@ -75,6 +75,11 @@ impl<P: Clone> Engine<P> {
     /// A job from the disk, whatever part this node had in it.
     pub(super) fn restore(&mut self, restored: Restored, now: Instant) {
         let job = restored.taken.header.job;
+        if restored.taken.header.share.is_some() {
+            // Who saw it is not known any more: its product is shared anew.
+            self.drop_share(job);
+            return;
+        }
         if self.knows(job) {
             return;
         }
@@ -169,6 +174,10 @@ impl<P: Clone> Engine<P> {
             | Message::Resume { job, .. } => *job,
             _ => return true,
         };
+        if self.is_guarded_here(job) && !matches!(body, Message::Resume { .. }) {
+            // It has no other coordinator, ever.
+            return true;
+        }
         match body {
             Message::Append {
                 epoch,
@@ -531,6 +540,9 @@ impl<P: Clone> Engine<P> {
     /// itself.
     pub(super) fn compare_news(&mut self, from: DeviceId, status: &JobStatus, now: Instant) {
         let job = status.job;
+        if self.is_guarded_here(job) {
+            return;
+        }
         let epoch = Epoch {
             counter: status.epoch,
             device: status.coordinator,
@@ -704,6 +716,7 @@ impl<P: Clone> Engine<P> {
         self.brief(&mut scheduler, now);
         scheduler.start(self.workforce(), now);
         self.jobs.insert(job, scheduler);
+        self.share_out(job, now);
         self.outputs.push_back(Output::JobChanged { job });
     }
 

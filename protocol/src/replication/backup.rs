@@ -12,7 +12,7 @@ use crate::io::DoneTile;
 use crate::job::JobHeader;
 use crate::message::{DeviceRecord, Message};
 use crate::progress::Progress;
-use crate::status::{CONTRIBUTIONS_MAX, JobState, JobStatus, Mode, Moment, TIMELINE_MAX};
+use crate::status::{CONTRIBUTIONS_MAX, JobState, JobStatus, Moment, TIMELINE_MAX};
 use crate::time::{Instant, Span};
 use crate::timer::earliest;
 
@@ -48,6 +48,10 @@ const RESULT_GIVEN_UP: Span = Span::from_secs(60);
 
 /// What a backup asks for.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each is carried out at once, and none is kept"
+)]
 pub(crate) enum Effect<P> {
     /// Say something to a node.
     Send(DeviceId, Message),
@@ -335,7 +339,8 @@ impl<P> Backup<P> {
             inner: header.a.cols,
             cols: header.b.cols,
             dtype: header.element.dtype,
-            mode: Mode::Plain,
+            mode: self.header().mode(),
+            sharing: None,
             tiles_total: header.tiling.len(),
             tiles_done: done.len() as u64,
             tiles_safe: safe as u64,

@@ -1,6 +1,7 @@
 //! Who takes part, how fast each is believed to be, and which tiles each should take first.
 
 use super::*;
+use crate::matrix::Dtype;
 use crate::status::PLANNED_MAX;
 
 /// A job that the coordinator does alone in less is not worth a round trip.
@@ -27,6 +28,7 @@ pub struct Measured {
 pub fn is_able(record: &DeviceRecord, header: &JobHeader) -> bool {
     record.classes.contains(&header.class)
         && (record.stacks || header.stack == 1)
+        && (record.residues || header.element.dtype != Dtype::Residues)
         && record.slots > 0
         && matches!(record.state, DeviceState::Ready | DeviceState::Busy)
 }
@@ -90,7 +92,7 @@ impl<P> Scheduler<P> {
 
     pub(super) fn enrol(&mut self, record: DeviceRecord, now: Instant) -> bool {
         let alone = self.alone && record.device != self.me;
-        if !is_able(&record, &self.header) {
+        if !self.may_have_any(record.device) || !is_able(&record, &self.header) {
             return false;
         }
         if let Some(limit) = hindrance(&record, &self.header, alone) {

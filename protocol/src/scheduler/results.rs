@@ -219,9 +219,7 @@ impl<P> Scheduler<P> {
         self.verdict(device, lease, tile, true, true);
         self.changed.note();
         self.news.note();
-        if self.done == self.tiles.len() as u64 {
-            self.effects.push_back(Effect::Finish);
-        }
+        self.finish_if_complete();
     }
 
     /// Writes down a tile that is durable here.
@@ -268,6 +266,9 @@ impl<P> Scheduler<P> {
     pub(super) fn quarantine(&mut self, device: DeviceId, lease: LeaseId, tile: u32, now: Instant) {
         self.verdict(device, lease, tile, false, false);
         self.count_failure(tile, device, FAILURES_MAX, now);
+        let name = self.name(device);
+        let liar = Happening::Quarantined;
+        self.log.moment(liar, device, &name, Some(tile), now);
         self.effects.push_back(Effect::Quarantined(device, tile));
     }
 

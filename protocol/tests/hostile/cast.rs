@@ -41,6 +41,7 @@ pub fn record(device: usize) -> DeviceRecord {
         since: WallTime(0),
         user_agent: String::new(),
         stacks: true,
+        residues: true,
         limits: TileLimits::default(),
     }
 }

@@ -28,6 +28,8 @@ impl Run {
             element: F64,
             stack: 1,
             batch: None,
+            guard: None,
+            share: None,
         }
     }
 
@@ -230,6 +232,7 @@ impl Run {
             cols: self.number(),
             dtype: Dtype::F64,
             mode: Mode::Plain,
+            sharing: None,
             tiles_total: self.number(),
             tiles_done: self.number(),
             tiles_safe: 0,

@@ -101,5 +101,7 @@ fn header() -> JobHeader {
         element: F64,
         stack: 1,
         batch: None,
+        guard: None,
+        share: None,
     }
 }

@@ -136,6 +136,7 @@ pub fn record(device: u8, kind: DeviceKind) -> DeviceRecord {
         since: WallTime(0),
         user_agent: String::new(),
         stacks: true,
+        residues: true,
         limits: TileLimits::default(),
     }
 }

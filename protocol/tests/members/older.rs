@@ -88,5 +88,7 @@ fn header(edge: u64, products: u32, slots: u32) -> JobHeader {
         element: F64,
         stack: products,
         batch: None,
+        guard: None,
+        share: None,
     }
 }

@@ -561,6 +561,7 @@ fn end(job: JobId, state: JobState) -> JobStatus {
         cols: 1,
         dtype: Dtype::F64,
         mode: Mode::Plain,
+        sharing: None,
         tiles_total: 1,
         tiles_done: 1,
         tiles_safe: 0,
@@ -617,6 +618,8 @@ fn header(job: JobId) -> JobHeader {
         element,
         stack: 1,
         batch: None,
+        guard: None,
+        share: None,
     }
 }
 

@@ -72,6 +72,8 @@ impl Sim {
             element,
             stack: stack as u32,
             batch: None,
+            guard: None,
+            share: None,
         };
         let taken = Taken {
             header: header.clone(),

@@ -328,6 +328,7 @@ impl Sim {
             since: clock.wall(self.now),
             user_agent: "simulated".to_owned(),
             stacks: true,
+            residues: true,
             limits: TileLimits::default(),
         };
         let config = Config {

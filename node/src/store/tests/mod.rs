@@ -279,6 +279,8 @@ fn header(a: &Manifest, b: &Manifest, tile_rows: u64, tile_cols: u64) -> JobHead
         },
         stack: 1,
         batch: None,
+        guard: None,
+        share: None,
     }
 }
 
@@ -388,6 +390,7 @@ fn record(tile: u64) -> Option<DeviceRecord> {
         since: WallTime(3),
         user_agent: String::new(),
         stacks: true,
+        residues: true,
         limits: TileLimits::default(),
     })
 }
@@ -402,6 +405,7 @@ fn status(header: &JobHeader, state: JobState) -> JobStatus {
         cols: header.b.cols,
         dtype: header.element.dtype,
         mode: Mode::Plain,
+        sharing: None,
         tiles_total: header.tiling.len(),
         tiles_done: header.tiling.len(),
         tiles_safe: 0,
