@@ -142,7 +142,12 @@ proptest! {
 fn what_is_no_residue_is_refused() {
     let field = residues::fields(1).unwrap()[0];
     let most = (field.prime() / 2) as i16;
-    for (x, right) in [(most, true), (-most, true), (most + 1, false), (i16::MIN, false)] {
+    for (x, right) in [
+        (most, true),
+        (-most, true),
+        (most + 1, false),
+        (i16::MIN, false),
+    ] {
         let done = tile(1, &x.to_le_bytes(), &1i16.to_le_bytes(), [1; 3], 1);
         assert_eq!(done.is_ok(), right, "{x}: {done:?}");
     }
@@ -155,10 +160,17 @@ fn what_is_no_residue_is_refused() {
 #[test]
 fn there_are_as_many_primes_as_large_results_need() {
     let primes = residues::fields(residues::FIELDS_MAX).unwrap();
-    let bits: f64 = primes.iter().map(|field| f64::from(field.prime()).log2()).sum();
+    let bits: f64 = primes
+        .iter()
+        .map(|field| f64::from(field.prime()).log2())
+        .sum();
     for (at, field) in primes.iter().enumerate() {
         assert!((1 << 10..1 << 12).contains(&field.prime()));
-        assert!(primes[..at].iter().all(|before| before.prime() > field.prime()));
+        assert!(
+            primes[..at]
+                .iter()
+                .all(|before| before.prime() > field.prime())
+        );
     }
     assert_eq!(residues::fields_for(bits as u32 - 2), Ok(primes.len()));
     assert!(residues::fields_for(bits as u32 + 2).is_err());

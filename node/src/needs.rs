@@ -235,6 +235,7 @@ mod tests {
                 predicted_seconds: Some(0.004),
                 alone_seconds: None,
                 bytes: 7,
+                sharing: None,
                 plan: vec![planned],
             },
             needs: Needs {

@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use crate::app::{App, SubmitRequest, Submitted};
 use crate::cli::config::free_disk;
 use crate::driver::Event;
-use crate::guarded;
 use crate::error::ApiError;
 use crate::files::memory::Memory;
 use crate::files::{ReadOptions, json};
+use crate::guarded;
 use crate::needs::{self, Explained, Needs};
 use crate::os;
 use crate::store::{Missing, StoreError};
@@ -65,13 +65,7 @@ async fn prepare(app: &App, request: SubmitRequest) -> Result<(JobHeader, Needs)
         None => needs::room_of_all(&app.devices()),
         Some(_) => guarded::TILE_BYTES_MAX,
     };
-    let memory_bytes = needs::cut(
-        &mut header,
-        slots,
-        app.config().threads,
-        app.shares(),
-        room,
-    )?;
+    let memory_bytes = needs::cut(&mut header, slots, app.config().threads, app.shares(), room)?;
     check(&header)?;
     let needs = Needs {
         disk_bytes,
@@ -105,12 +99,7 @@ async fn outlook(app: &App, header: Box<JobHeader>) -> Result<Outlook, ApiError>
         outlook.await.ok().filter(|_| told).map(Ok)
     };
     let outlook = outlook.ok_or_else(|| {
-        ApiError::new(
-            503,
-            "stopping",
-            "this node is stopping",
-            "ask another node",
-        )
+        ApiError::new(503, "stopping", "this node is stopping", "ask another node")
     })?;
     outlook.map_err(|refusal| {
         ApiError::new(

@@ -5,7 +5,7 @@
 //!
 //! | scheme | R | with S spares |
 //! |---|---|---|
-//! | [`Scheme::InnerProduct`] | p + 2T | S more devices stand in: they compute a missing share again |
+//! | [`Scheme::InnerProduct`] | p + 2T | only without: another device computes a missing share again |
 //! | [`Scheme::InnerProductAny`] | 2p + 2T - 1 | S more shares, any R decode |
 //! | [`Scheme::Gasp`] | size of the degree table | S more shares, any R decode |
 //!
@@ -201,7 +201,7 @@ pub struct Sharing {
     pub answers: u32,
     /// How many shares there are.
     pub shares: u32,
-    /// One device for each share, then those that stand in, the fastest first. None is there twice.
+    /// One device for each share, the fastest first. None is there twice.
     pub devices: Vec<DeviceId>,
     /// Until C is there.
     pub seconds: f64,
@@ -402,7 +402,9 @@ pub fn masked(
         answers: 3,
         shares: 3,
         devices: vec![ranked[0].1.device, ranked[1].1.device, me],
-        seconds: last.max(2.0 * (up + down) / port).max(coding + own) + coding / primes + SETTLING_SECONDS,
+        seconds: last.max(2.0 * (up + down) / port).max(coding + own)
+            + coding / primes
+            + SETTLING_SECONDS,
         compute: 3.0,
         bytes: [2.0 * up, 2.0 * down],
         coding_seconds: coding,
@@ -443,17 +445,17 @@ fn schemes(product: &Product, wish: Wish, most: u32) -> Vec<Scheme> {
         .map(|size| u32::try_from(size).unwrap_or(u32::MAX));
     let mut all = Vec::new();
     for parts in (1..=most).take_while(|&parts| parts <= k) {
-        all.push(Scheme::InnerProduct { parts });
-        if spares > 0 {
-            all.push(Scheme::InnerProductAny { parts });
-        }
+        // Of one that needs all answers nobody may be slow.
+        all.push(match spares {
+            0 => Scheme::InnerProduct { parts },
+            _ => Scheme::InnerProductAny { parts },
+        });
     }
     // Parts of A's rows and B's columns are whole blocks.
     let parts = |parts: u32, size: u32| parts == 1 || size / parts >= PART_MIN;
     for rows in (1..=most).take_while(|&rows| rows <= m && parts(rows, m)) {
         // Blocks of C and both kinds of edges of the table are answers.
-        for cols in (1..=most)
-            .take_while(|&cols| cols <= n && parts(cols, n) && rows * cols < most)
+        for cols in (1..=most).take_while(|&cols| cols <= n && parts(cols, n) && rows * cols < most)
         {
             all.push(Scheme::gasp(rows, cols, wish));
         }

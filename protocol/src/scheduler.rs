@@ -22,9 +22,7 @@ use crate::message::{DeviceRecord, FETCH_BLOCKS_MAX, Grant, Message, Work};
 use crate::progress::Progress;
 use crate::replication::{Legacy, Log, Note, StoredTile, Taken};
 use crate::share;
-use crate::status::{
-    DeviceKind, DeviceState, Happening, JobState, JobStatus, Moment, Planned,
-};
+use crate::status::{DeviceKind, DeviceState, Happening, JobState, JobStatus, Moment, Planned};
 use crate::tile::Rect;
 use crate::time::{Instant, Span, WallTime};
 use crate::timer::{Throttle, earliest};

@@ -9,6 +9,7 @@ fn parameters(scheme: Scheme, colluders: u32, spares: u32) -> Parameters {
     let number = |n: u32| n as usize;
     Parameters {
         scheme: match scheme {
+            Scheme::Masked => unreachable!("not among the private ones"),
             Scheme::InnerProduct { parts } => coding::Scheme::InnerProduct {
                 parts: number(parts),
             },

@@ -472,6 +472,8 @@ impl Session {
             Output::DevicesChanged => self.actions.push(Action::Devices),
             // A page coordinates nothing and stores nothing: these do not come.
             Output::Serve { .. }
+            | Output::Encode { .. }
+            | Output::Decode { .. }
             | Output::Load { .. }
             | Output::Verify { .. }
             | Output::Persist { .. }

@@ -43,7 +43,12 @@ impl Planes {
     }
 
     /// Another tile, C at zero.
-    pub(super) fn reset(&mut self, primes: usize, rows: usize, cols: usize) -> Result<(), KernelError> {
+    pub(super) fn reset(
+        &mut self,
+        primes: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(), KernelError> {
         if self.fields.len() != primes || primes == 0 {
             self.fields = residues::fields(primes)?;
         }
@@ -87,7 +92,8 @@ impl Planes {
         for (((field, a), b), c) in self.fields.iter().zip(a).zip(b).zip(c) {
             let shape = [rows, k, cols];
             if continued {
-                self.pairs.multiply(field.prime(), a, b, shape, &mut self.sum)?;
+                self.pairs
+                    .multiply(field.prime(), a, b, shape, &mut self.sum)?;
                 add(field.prime() as i16, &self.sum, c);
             } else {
                 self.pairs.multiply(field.prime(), a, b, shape, c)?;
@@ -124,7 +130,11 @@ fn put(
             let to = &mut slab[q * plane + row * extent.1 + col..][..placement.cols];
             canonical &= take(bytes, width, WORD * q, (field.prime() / 2) as i16, to);
         }
-        if canonical { Ok(()) } else { Err(NOT_CANONICAL) }
+        if canonical {
+            Ok(())
+        } else {
+            Err(NOT_CANONICAL)
+        }
     })
 }
 

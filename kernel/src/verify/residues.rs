@@ -77,7 +77,11 @@ impl Probe {
         placement.for_each_row(block, width, extent, |row, col, bytes| {
             for (q, plane) in planes.iter_mut().enumerate() {
                 take(bytes, width, WORD * q, &mut words);
-                for (x, y) in plane.x.chunks_exact(cols).zip(plane.y.chunks_exact_mut(inner)) {
+                for (x, y) in plane
+                    .x
+                    .chunks_exact(cols)
+                    .zip(plane.y.chunks_exact_mut(inner))
+                {
                     y[row] = plane.field.plus(y[row], dot(&words, &x[col..]));
                 }
             }
@@ -118,7 +122,11 @@ impl Rows {
         placement.for_each_row(block, width, extent, |row, col, bytes| {
             for (q, (plane, v)) in probe.planes.iter().zip(&mut *all).enumerate() {
                 take(bytes, width, WORD * q, &mut words);
-                for (y, v) in plane.y.chunks_exact(probe.inner).zip(v.chunks_exact_mut(rows)) {
+                for (y, v) in plane
+                    .y
+                    .chunks_exact(probe.inner)
+                    .zip(v.chunks_exact_mut(rows))
+                {
                     v[row] = plane.field.plus(v[row], dot(&words, &y[col..]));
                 }
             }

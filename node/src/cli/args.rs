@@ -335,7 +335,12 @@ pub struct JobArgs {
     /// The job's id, or its first digits
     pub id: String,
     /// What was printed when a private job was submitted
-    #[arg(long, env = "GEMMESH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "GEMMESH_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
     #[command(flatten)]
     pub query: QueryArgs,
@@ -351,7 +356,12 @@ pub struct ResultArgs {
     #[arg(short, long, value_name = "C")]
     pub output: Option<PathBuf>,
     /// What was printed when a private job was submitted
-    #[arg(long, env = "GEMMESH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "GEMMESH_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
     #[command(flatten)]
     pub query: QueryArgs,

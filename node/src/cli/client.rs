@@ -178,7 +178,11 @@ impl Client {
     ) -> Result<Matrix, CliError> {
         let mut query = dtype.map_or_else(String::new, |dtype| format!("?dtype={dtype}"));
         if private {
-            query.push_str(if query.is_empty() { "?private=1" } else { "&private=1" });
+            query.push_str(if query.is_empty() {
+                "?private=1"
+            } else {
+                "&private=1"
+            });
         }
         let mut request = self
             .request(Method::PUT, &format!("/api/matrices{query}"))

@@ -213,6 +213,7 @@ mod tests {
             predicted_seconds: Some(1.5),
             alone_seconds: Some(2.7),
             bytes: 250_000_000,
+            sharing: None,
             plan: vec![
                 part(1, "desk", 8, 1.5, Limit::Kernel),
                 part(2, "blue", 8, 1.4, Limit::Link),

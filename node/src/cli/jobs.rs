@@ -69,7 +69,9 @@ pub async fn list(query: &QueryArgs) -> Result<(), CliError> {
 /// No node, or what it answers.
 pub async fn show(args: &JobArgs) -> Result<(), CliError> {
     let given = id_start(&args.id)?;
-    let client = locate::reach(&args.query).await?.bearing(args.token.clone());
+    let client = locate::reach(&args.query)
+        .await?
+        .bearing(args.token.clone());
     let id = resolve(&client, given).await?;
     let job = client.job(&id).await?;
     if args.query.json {
@@ -162,7 +164,9 @@ pub async fn result(args: &ResultArgs) -> Result<(), CliError> {
         output::format_of(path)?;
     }
     let given = id_start(&args.id)?;
-    let client = locate::reach(&args.query).await?.bearing(args.token.clone());
+    let client = locate::reach(&args.query)
+        .await?
+        .bearing(args.token.clone());
     let id = resolve(&client, given).await?;
     let status = client.job(&id).await?;
     if let Some(products) = status.products {
@@ -217,7 +221,9 @@ async fn results(
 /// No node, or what it answers.
 pub async fn cancel(args: &JobArgs) -> Result<(), CliError> {
     let given = id_start(&args.id)?;
-    let client = locate::reach(&args.query).await?.bearing(args.token.clone());
+    let client = locate::reach(&args.query)
+        .await?
+        .bearing(args.token.clone());
     let id = resolve(&client, given).await?;
     client.cancel(&id).await?;
     let job = client.job(&id).await?;

@@ -317,11 +317,14 @@ impl Driver {
             Operand::B => source.b,
         };
         let (app, header) = (self.app.clone(), source.header.clone());
+        // Not even the id of what is kept from others is for them.
+        let may_heal = header.guard.is_none();
         tokio::spawn(async move {
             for block in blocks {
                 let id = header.manifest(operand).blocks[block as usize];
                 let mut read = app.store().read_block(matrix, block).await;
                 if let Err(StoreError::Missing { .. }) = &read
+                    && may_heal
                     && heal(&app, matrix).await
                 {
                     read = app.store().read_block(matrix, block).await;

@@ -25,12 +25,17 @@ pub(super) fn encode(
     for draft in &mut *drafts {
         draft.begin(cut.part_rows, cut.part_cols, element)?;
     }
-    let planes = (cut.down * cut.across) + u64::from(shared.guard.colluders) + 2 * drafts.len() as u64;
+    let planes =
+        (cut.down * cut.across) + u64::from(shared.guard.colluders) + 2 * drafts.len() as u64;
     let row_bytes = cut.part_cols * element.bytes() * planes;
     // Whole blocks, if that many rows fit.
     let edge = Grid::new(cut.part_rows, cut.part_cols, element).block_rows();
     let fit = (BAND_BYTES / row_bytes).max(1);
-    let step = if fit >= edge { fit - fit % edge } else { 1 << fit.ilog2() };
+    let step = if fit >= edge {
+        fit - fit % edge
+    } else {
+        1 << fit.ilog2()
+    };
     let mut band = Band::default();
     for row in (0..cut.part_rows).step_by(step as usize) {
         let rows = step.min(cut.part_rows - row);

@@ -251,7 +251,9 @@ pub(crate) async fn encode(
         let source = store.source(id).await?;
         let to = shared.clone();
         let count = sharing.shares as usize;
-        let made = store.write_matrices(count, move |drafts| encode::encode(&to, side, source, drafts));
+        let made = store.write_matrices(count, move |drafts| {
+            encode::encode(&to, side, source, drafts)
+        });
         factors.push(made.await?);
     }
     let (right, left) = (factors.pop(), factors.pop());
@@ -280,7 +282,9 @@ pub(crate) async fn encode(
 
 /// The factors of a share, to be removed with it.
 pub(crate) fn factors(header: &JobHeader) -> Vec<gemmesh_protocol::id::MatrixId> {
-    [Operand::A, Operand::B].map(|operand| header.manifest(operand).id()).into()
+    [Operand::A, Operand::B]
+        .map(|operand| header.manifest(operand).id())
+        .into()
 }
 
 fn kernel(error: KernelError) -> ApiError {

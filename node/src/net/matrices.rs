@@ -158,7 +158,11 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
 fn is_private(call: &Call) -> Result<bool, ApiError> {
     match call.query.get("private").map(String::as_str) {
         None | Some("0" | "false") => Ok(false),
-        Some("1" | "true" | "") if call.token().is_some_and(|token| token.len() < TOKEN_CHARS_MIN) => {
+        Some("1" | "true" | "")
+            if call
+                .token()
+                .is_some_and(|token| token.len() < TOKEN_CHARS_MIN) =>
+        {
             Err(ApiError::new(
                 422,
                 "weak_token",

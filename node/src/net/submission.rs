@@ -14,12 +14,7 @@ use crate::error::ApiError;
 /// The most characters of a job's name.
 const NAME_CHARS_MAX: usize = 200;
 /// What the design has and this version has not.
-const LATER: [&str; 4] = [
-    "masks",
-    "receipts",
-    "private",
-    "index",
-];
+const LATER: [&str; 4] = ["masks", "receipts", "private", "index"];
 
 /// What a submission says.
 #[derive(Debug, PartialEq)]

@@ -49,7 +49,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NoSuchJob`], or the system's.
-    pub(crate) async fn close_result(&self, job: JobId, result: MatrixId) -> Result<(), StoreError> {
+    pub(crate) async fn close_result(
+        &self,
+        job: JobId,
+        result: MatrixId,
+    ) -> Result<(), StoreError> {
         let shared = self.shared().clone();
         self.inner
             .writer

@@ -479,7 +479,11 @@ impl Store {
     ///
     /// # Errors
     /// With the codes of this module, and those of `fill`.
-    pub(crate) async fn write_matrices<F>(&self, count: usize, fill: F) -> Result<Vec<Manifest>, ApiError>
+    pub(crate) async fn write_matrices<F>(
+        &self,
+        count: usize,
+        fill: F,
+    ) -> Result<Vec<Manifest>, ApiError>
     where
         F: FnOnce(&mut [Draft]) -> Result<(), ApiError> + Send + 'static,
     {
@@ -488,8 +492,13 @@ impl Store {
         let _guard = CancelOnDrop(cancelled.clone());
         lock(&shared.catalog).check_room()?;
         let finished = blocking(move || -> Result<Vec<Finished>, ApiError> {
-            let draft =
-                || Draft::new(shared.blocks.clone(), shared.budget.clone(), cancelled.clone());
+            let draft = || {
+                Draft::new(
+                    shared.blocks.clone(),
+                    shared.budget.clone(),
+                    cancelled.clone(),
+                )
+            };
             let mut drafts: Vec<Draft> = (0..count).map(|_| draft()).collect();
             fill(&mut drafts)?;
             let finished = drafts.into_iter().map(Draft::finish);

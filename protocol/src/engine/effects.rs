@@ -215,10 +215,7 @@ impl<P: Clone> Engine<P> {
 
     pub(super) fn drain_job(&mut self, id: JobId, now: Instant) {
         let mut ended = None;
-        let share = self
-            .jobs
-            .get(&id)
-            .and_then(|job| job.header().share);
+        let share = self.jobs.get(&id).and_then(|job| job.header().share);
         while let Some(effect) = self.jobs.get_mut(&id).and_then(Scheduler::poll_effect) {
             match effect {
                 effect if share.is_some() && effect.is_told() => {

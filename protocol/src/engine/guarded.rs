@@ -70,9 +70,10 @@ impl<P: Clone> Engine<P> {
         let running = self.jobs.get(&job).map(Scheduler::header);
         let header = running.or_else(|| self.backups.get(&job).map(Backup::header));
         header.is_some_and(JobHeader::is_bound)
-            || self.ended.get(&job).is_some_and(|status| {
-                status.mode != Mode::Plain && status.coordinator == self.me()
-            })
+            || self
+                .ended
+                .get(&job)
+                .is_some_and(|status| status.mode != Mode::Plain && status.coordinator == self.me())
     }
 
     /// How a job stands; of a guarded product, with what its shares have done.

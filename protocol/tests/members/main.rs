@@ -1,5 +1,6 @@
 //! Members that lie, about each other and about jobs, and members that come back.
 
+mod guarded;
 mod impostors;
 mod narrow;
 mod node;

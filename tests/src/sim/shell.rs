@@ -272,6 +272,9 @@ impl Sim {
                 self.write(host, Write::Ended { status });
             }
             Output::Quarantined { device, .. } => self.quarantined.push(device),
+            Output::Encode { .. } | Output::Decode { .. } => {
+                unreachable!("no guarded product is submitted")
+            }
             Output::Joined { outcome, .. } => self.joined.push((host, outcome)),
             Output::JobChanged { .. } | Output::DevicesChanged => {}
         }

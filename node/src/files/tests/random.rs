@@ -137,6 +137,7 @@ fn matrices() -> impl Strategy<Value = Memory> {
                 .prop_map(|bits| Value::F32(f32::from_bits(bits)))
                 .boxed(),
             Dtype::Int => big_integers().boxed(),
+            Dtype::Residues => unreachable!("not among the types that are read"),
         };
         let zero = number::convert(Value::Int(0), dtype).unwrap();
         let value = prop_oneof![if sparse { 8 } else { 1 } => Just(zero), 3 => full];
