@@ -31,6 +31,12 @@ impl Integers {
         Self { rows, cols, data }
     }
 
+    /// Zeros.
+    pub fn zeros(rows: usize, cols: usize) -> Self {
+        let data = vec![0; rows * cols];
+        Self { rows, cols, data }
+    }
+
     /// As an `.npy` file.
     pub fn npy(&self) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());

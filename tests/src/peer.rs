@@ -32,7 +32,15 @@ impl Peer {
     /// When the node refuses the connection.
     #[track_caller]
     pub fn join(node: &Node, mesh: &str, name: &str, mflops: f64) -> Self {
-        let me = DeviceId([0x11; 32]);
+        Self::join_as(DeviceId([0x11; 32]), node, mesh, name, mflops)
+    }
+
+    /// Joins as a certain device.
+    ///
+    /// # Panics
+    /// When the node refuses the connection.
+    #[track_caller]
+    pub fn join_as(me: DeviceId, node: &Node, mesh: &str, name: &str, mflops: f64) -> Self {
         let origin = format!("http://{}", node.api.address);
         let socket = raw::websocket(&node.api.address, "/ws", &[("Origin", &origin)]);
         let socket = socket.expect("a page of this node");
