@@ -122,7 +122,7 @@ pub(crate) async fn submit(app: &App, request: SubmitRequest) -> Result<Submitte
         outlook(app, Box::new(header.clone())).await?;
         let factors = vec![header.a.id(), header.b.id()];
         app.store()
-            .close(factors, &token)
+            .close(factors, &token, false)
             .await
             .map_err(not_stored)?;
     }

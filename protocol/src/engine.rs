@@ -540,7 +540,8 @@ impl<P: Clone> Engine<P> {
             job.join(own.clone(), now);
             // A short job that the own slots can not do is for everybody.
             for record in &others {
-                if !self.quarantined.contains(&record.device) {
+                let may = job.header().share.is_none();
+                if may && !self.quarantined.contains(&record.device) {
                     job.join(record.clone(), now);
                 }
             }

@@ -126,12 +126,16 @@ impl Call {
         self.headers.contains_key(HOP)
     }
 
-    /// The token that the request bears.
+    /// The token that the request bears: in its header, or for links, which have none, in its query.
     pub fn token(&self) -> Option<&str> {
-        let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        let (scheme, token) = value.split_once(' ')?;
-        let token = token.trim();
-        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+        let header = || {
+            let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+            let (scheme, token) = value.split_once(' ')?;
+            let token = token.trim();
+            (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+        };
+        let query = || self.query.get("token").map(String::as_str);
+        header().or_else(query).filter(|token| !token.is_empty())
     }
 
     /// Whether this is GET or HEAD.

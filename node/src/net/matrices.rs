@@ -131,7 +131,7 @@ async fn put(call: &mut Call) -> Result<Response, ApiError> {
         true => {
             // Several matrices may have one token.
             let token = call.token().map_or_else(submit::token, str::to_owned);
-            store.close(vec![id], &token).await?;
+            store.close(vec![id], &token, true).await?;
             Some(token)
         }
         false => {
@@ -331,7 +331,9 @@ fn healing(
 /// # Errors
 /// 404 or 410 when nobody has it; 503 when the transfer failed.
 pub async fn pull(call: &Call, id: MatrixId) -> Result<Arc<Manifest>, ApiError> {
-    check_token(call, id)?;
+    if !call.app().store().is_usable(id, call.token()) {
+        return Err(token_needed(&format!("matrix {id}")));
+    }
     let store = call.app().store();
     let missing = match store.manifest(id).await {
         Ok(manifest) => return Ok(manifest),

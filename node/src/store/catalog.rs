@@ -1,7 +1,7 @@
 //! What is there, in memory: loaded at start, changed by the writer's thread (and, for the times
 //! of use, by readers).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -59,8 +59,8 @@ pub(crate) struct Catalog {
     pub(crate) jobs: BTreeMap<JobId, JobEntry>,
     /// Jobs under way by operand.
     pub(crate) pins: BTreeMap<MatrixId, u32>,
-    /// What opens matrices that are not everybody's: hashes of tokens.
-    pub(crate) private: BTreeMap<MatrixId, BTreeSet<[u8; 32]>>,
+    /// What opens matrices that are not everybody's: hashes of tokens, and whether they seal it.
+    pub(crate) private: BTreeMap<MatrixId, BTreeMap<[u8; 32], bool>>,
     /// Ids of matrices and jobs whose time is over, and since when.
     pub(crate) tombstones: BTreeMap<Vec<u8>, WallTime>,
     open: VecDeque<(String, Arc<File>)>,
@@ -236,11 +236,11 @@ pub(crate) fn load(
         };
         catalog.jobs.insert(job, entry);
     }
-    let mut statement = connection.prepare("SELECT matrix, token FROM private")?;
+    let mut statement = connection.prepare("SELECT matrix, token, sealed FROM private")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let tokens = catalog.private.entry(MatrixId(row.get(0)?)).or_default();
-        tokens.insert(row.get(1)?);
+        tokens.insert(row.get(1)?, row.get(2)?);
     }
     Ok(catalog)
 }

@@ -92,9 +92,10 @@ const MIGRATIONS: &[&str] = &[
 ",
     "
     CREATE TABLE private (
-        matrix BLOB NOT NULL, token BLOB NOT NULL, PRIMARY KEY (matrix, token)
+        matrix BLOB NOT NULL, token BLOB NOT NULL, sealed INTEGER NOT NULL,
+        PRIMARY KEY (matrix, token)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX private_sum ON private (row_sum(matrix, token));
+    CREATE INDEX private_sum ON private (row_sum(matrix, token, sealed));
 ",
 ];
 /// The tables that have rows of jobs.

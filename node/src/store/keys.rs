@@ -1,4 +1,8 @@
 //! Private matrices: which tokens open them. A matrix without any is everybody's.
+//!
+//! One that was sent as private, or is the result of a guarded job, is *sealed*: without a token it can not be
+//! a factor either. One that was sent for everybody and is a factor of a guarded job can still be one, by
+//! whoever knows its id, but is not handed out.
 
 use gemmesh_protocol::id::{JobId, MatrixId};
 use gemmesh_protocol::matrix::Dtype;
@@ -13,32 +17,44 @@ fn hash(token: &str) -> Hash {
     *blake3::hash(token.as_bytes()).as_bytes()
 }
 
-fn add(connection: &Connection, matrix: MatrixId, token: &Hash) -> rusqlite::Result<usize> {
+fn add(
+    connection: &Connection,
+    matrix: MatrixId,
+    token: &Hash,
+    sealed: bool,
+) -> rusqlite::Result<usize> {
     connection.execute(
-        "INSERT OR IGNORE INTO private (matrix, token) VALUES (?1, ?2)",
-        params![&matrix.0[..], &token[..]],
+        "INSERT INTO private (matrix, token, sealed) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET sealed = max(sealed, excluded.sealed)",
+        params![&matrix.0[..], &token[..], sealed],
     )
 }
 
 impl Store {
     /// From now on these matrices are given only to who has this token, or another one with which they were
-    /// closed. Durable on return.
+    /// closed; with `sealed` they are factors only for these, too. Durable on return.
     ///
     /// # Errors
     /// The system's.
-    pub async fn close(&self, matrices: Vec<MatrixId>, token: &str) -> Result<(), StoreError> {
+    pub async fn close(
+        &self,
+        matrices: Vec<MatrixId>,
+        token: &str,
+        sealed: bool,
+    ) -> Result<(), StoreError> {
         let (token, shared) = (hash(token), self.shared().clone());
         self.inner
             .writer
             .run(move |connection| {
                 let transaction = connection.transaction()?;
                 for matrix in &matrices {
-                    add(&transaction, *matrix, &token)?;
+                    add(&transaction, *matrix, &token, sealed)?;
                 }
                 transaction.commit()?;
                 let mut catalog = lock(&shared.catalog);
                 for matrix in matrices {
-                    catalog.private.entry(matrix).or_default().insert(token);
+                    let tokens = catalog.private.entry(matrix).or_default();
+                    *tokens.entry(token).or_default() |= sealed;
                 }
                 Ok(())
             })
@@ -66,9 +82,10 @@ impl Store {
                     )
                     .optional()?;
                 let token = token.ok_or(StoreError::NoSuchJob(job))?;
-                add(connection, result, &token)?;
+                add(connection, result, &token, true)?;
                 let mut catalog = lock(&shared.catalog);
-                catalog.private.entry(result).or_default().insert(token);
+                let tokens = catalog.private.entry(result).or_default();
+                tokens.insert(token, true);
                 Ok(())
             })
             .await
@@ -108,10 +125,24 @@ impl Store {
                 let given = blake3::hash(token.as_bytes());
                 // In constant time.
                 tokens
-                    .iter()
+                    .keys()
                     .any(|known| blake3::Hash::from_bytes(*known) == given)
             }
         }
+    }
+
+    /// Whether a matrix can be a factor for who has `token`.
+    pub fn is_usable(&self, matrix: MatrixId, token: Option<&str>) -> bool {
+        let sealed = {
+            let catalog = lock(&self.shared().catalog);
+            let share = catalog
+                .matrices
+                .get(&matrix)
+                .is_some_and(|entry| entry.manifest.element.dtype == Dtype::Residues);
+            let tokens = catalog.private.get(&matrix);
+            share || tokens.is_some_and(|tokens| tokens.values().any(|sealed| *sealed))
+        };
+        !sealed || self.opens(matrix, token)
     }
 
     /// Whether only its coordinator and the devices of its shares may have anything of a job.

@@ -150,8 +150,11 @@ impl<P: Clone> Engine<P> {
         for record in joined {
             self.measure_record(&record, now);
             if !self.quarantined.contains(&record.device) {
+                let direct = self.is_direct(record.device);
                 for job in self.jobs.values_mut() {
-                    job.join(record.clone(), now);
+                    if direct || job.header().share.is_none() {
+                        job.join(record.clone(), now);
+                    }
                 }
             }
         }

@@ -125,7 +125,7 @@ impl<P: Clone> Engine<P> {
         let helpers: Vec<Helper> = self
             .workforce()
             .iter()
-            .filter(|record| record.device != me && can_take_shares(record))
+            .filter(|record| record.device != me && self.can_take_shares(record))
             .map(|record| {
                 let measured = self.measured_of(record, kind);
                 let guess = f64::from(record.slots) * 1e9;
@@ -212,6 +212,21 @@ impl<P: Clone> Engine<P> {
             .map_or_else(String::new, |record| record.name.clone())
     }
 
+    /// Whether a device can be given a share.
+    fn can_take_shares(&self, record: &DeviceRecord) -> bool {
+        record.residues
+            && record.slots > 0
+            && record.classes.contains(&KernelClass::Exact)
+            && matches!(record.state, DeviceState::Ready | DeviceState::Busy)
+            && self.is_direct(record.device)
+    }
+
+    /// Whether a device is reached without a relay, which would see the device's share besides its own.
+    pub(super) fn is_direct(&self, device: DeviceId) -> bool {
+        let direct = self.membership.link_of(device);
+        direct.is_some() && self.membership.route(device) == direct
+    }
+
     // -- from a product to shares --
 
     /// Plans how a guarded product is shared, and has its shares made. Other jobs are left as they are.
@@ -293,7 +308,10 @@ impl<P: Clone> Engine<P> {
         job.bind(device, now);
         self.worker.handle_own_header(job.header(), now);
         self.brief(&mut job, now);
-        job.start(self.workforce(), now);
+        let mut workers = self.workforce();
+        let me = own.device;
+        workers.retain(|record| record.device == me || self.is_direct(record.device));
+        job.start(workers, now);
         self.jobs.insert(id, job);
     }
 
@@ -394,7 +412,7 @@ impl<P: Clone> Engine<P> {
         let mut free: Vec<DeviceRecord> = self.workforce();
         free.retain(|record| {
             let new = !guarded.seen.contains(&record.device);
-            record.device != me && new && can_take_shares(record)
+            record.device != me && new && self.can_take_shares(record)
         });
         let idle = |(_, (job, _)): &(usize, &(JobId, DeviceId))| {
             let job = self.jobs.get(job);
@@ -462,14 +480,6 @@ impl<P: Clone> Engine<P> {
             for_good: false,
         });
     }
-}
-
-/// Whether a device can compute shares.
-fn can_take_shares(record: &DeviceRecord) -> bool {
-    record.residues
-        && record.slots > 0
-        && record.classes.contains(&KernelClass::Exact)
-        && matches!(record.state, DeviceState::Ready | DeviceState::Busy)
 }
 
 /// What is told of a plan.
