@@ -58,14 +58,17 @@ export async function submit(product) {
   return response.json();
 }
 
-/** Cancels a job. */
-export async function cancel(id) {
-  await request(`/api/jobs/${id}`, { method: 'DELETE' });
+/** What a link to something private ends with. */
+const key = (token, sign) => (token ? `${sign}token=${token}` : '');
+
+/** Cancels a job; a private one with its token. */
+export async function cancel(id, token) {
+  await request(`/api/jobs/${id}${key(token, '?')}`, { method: 'DELETE' });
 }
 
-/** Where the result of a job is; of a batch, that of the product `index`. */
-export function resultUrl(id, format, index = null) {
-  return `/api/jobs/${id}/result?format=${format}${index === null ? '' : `&index=${index}`}`;
+/** Where the result of a job is; of a batch, that of the product `index`; of a private one, for who has its token. */
+export function resultUrl(id, format, index = null, token = null) {
+  return `/api/jobs/${id}/result?format=${format}${index === null ? '' : `&index=${index}`}${key(token, '&')}`;
 }
 
 /** Where a matrix is. */
@@ -74,8 +77,9 @@ export function matrixUrl(id, format) {
 }
 
 /** A window of a matrix in at most `height` × `width` cells. */
-export async function picture(id, { row, col, rows, cols }, height, width) {
-  return (await request(`/api/matrices/${id}/picture?${new URLSearchParams({ row, col, rows, cols, height, width })}`)).json();
+export async function picture(id, { row, col, rows, cols }, height, width, token) {
+  const query = new URLSearchParams({ row, col, rows, cols, height, width });
+  return (await request(`/api/matrices/${id}/picture?${query}${key(token, '&')}`)).json();
 }
 
 /** The URLs of the node's page and their QR codes. */
@@ -84,8 +88,8 @@ export async function joining() {
 }
 
 /** The result of a job as nested arrays. */
-export async function resultJson(id) {
-  return (await request(resultUrl(id, 'json'))).json();
+export async function resultJson(id, token) {
+  return (await request(resultUrl(id, 'json', null, token))).json();
 }
 
 /**

@@ -100,7 +100,7 @@ const actions = {
   copyLink: (id, done) => copyText(linkTo(id), done),
   copyCommand: (id, done) => copyText(commandLine(id, state.products[id], state.joining?.origin ?? location.origin), done),
   copyNumpy: (id, done) => copyText(numpyCode(id, state.products[id], state.joining?.origin ?? location.origin), done),
-  runAgain: (id) => submit(state.products[id]).catch((error) => tellProblem(id, error)),
+  runAgain: (id) => submit({ ...state.products[id], token: undefined }).catch((error) => tellProblem(id, error)),
   firstWindow: () => firstWindow(state.heat.whole.rows, state.heat.whole.cols),
   lookAt,
   redraw: scheduleDraw,
@@ -514,6 +514,7 @@ async function run() {
   try {
     const product = { reproducible: form.reproducible };
     if (form.dtype !== 'auto') product.dtype = form.dtype;
+    if (form.mode !== 'plain') product.mode = form.mode;
     if (form.name.trim()) product.name = form.name.trim();
     for (operand of ['a', 'b']) product[operand] = await operandValue(form, operand);
     operand = null;
@@ -526,8 +527,8 @@ async function run() {
 
 /** Submits a product, as the API takes it, and opens its job. */
 async function submit(product) {
-  const { job: id } = await api.submit(product);
-  dispatch({ type: 'submitted', job: id, product });
+  const { job: id, token } = await api.submit(product);
+  dispatch({ type: 'submitted', job: id, product: product.mode ? { ...product, token } : product });
   identity.rememberOwnJobs(state.own);
   identity.rememberProducts(state.products);
   log(strings.log.submitted(id));
@@ -638,10 +639,14 @@ window.addEventListener('hashchange', () => {
 let wantedWindow = null;
 let drawingWindow = false;
 
+/** What opens a private job of this tab. */
+function tokenOf(id) {
+  return state.products[id]?.token;
+}
+
 /** Shows another window of the result. */
 async function lookAt(window, cells = EDGE) {
   const id = state.openJob;
-  const matrix = state.jobs[id]?.result;
   dispatch({ type: 'heat', job: id, change: { window, loading: true } });
   wantedWindow = window;
   if (drawingWindow) return;
@@ -650,7 +655,9 @@ async function lookAt(window, cells = EDGE) {
     while (wantedWindow && state.openJob === id) {
       const next = wantedWindow;
       wantedWindow = null;
-      const picture = await api.picture(matrix, next, cells, cells);
+      // What is private is not told with the news of jobs.
+      const matrix = state.jobs[id]?.result ?? (await api.job(id)).result;
+      const picture = await api.picture(matrix, next, cells, cells, tokenOf(id));
       dispatch({ type: 'heat', job: id, change: { picture, problem: null, loading: false } });
     }
   } catch (error) {
@@ -674,7 +681,7 @@ async function loadResult({ job: id, rows, cols, products }) {
   dispatch({ type: 'heat', job: id, change: { whole } });
   lookAt(firstWindow(rows, cols), complete ? 1 : EDGE);
   try {
-    const data = complete ? (await api.resultJson(id)).data : await api.corner(api.resultUrl(id, 'csv'), CORNER.rows, CORNER.cols);
+    const data = complete ? (await api.resultJson(id, tokenOf(id))).data : await api.corner(api.resultUrl(id, 'csv', null, tokenOf(id)), CORNER.rows, CORNER.cols);
     dispatch({ type: 'result', result: { job: id, rows: data, complete } });
   } catch (error) {
     dispatch({ type: 'result', result: { job: id, problem: { message: error.message, hint: error.hint } } });
@@ -684,7 +691,7 @@ async function loadResult({ job: id, rows, cols, products }) {
 async function cancelJob(id) {
   try {
     dispatch({ type: 'jobProblem', problem: null });
-    await api.cancel(id);
+    await api.cancel(id, tokenOf(id));
     tellJob(await api.job(id));
   } catch (error) {
     tellProblem(id, error);

@@ -30,5 +30,5 @@ export function questionOf(form) {
   if (sourceOf(form, 'a') !== 'file' || sourceOf(form, 'b') !== 'file') return null;
   const [a, b] = [form.a.file.matrix, form.b.file.matrix];
   if (!a || !b || a.cols !== b.rows) return null;
-  return { a: a.id, b: b.id, reproducible: form.reproducible, explain: true };
+  return { a: a.id, b: b.id, reproducible: form.reproducible, ...(form.mode !== 'plain' && { mode: form.mode }), explain: true };
 }

@@ -67,6 +67,7 @@ export function initialState(device) {
       preset: 'custom',
       dtype: 'auto',
       reproducible: false,
+      mode: 'plain',
       name: '',
       a: typed(['1', '2', '3', '4', '5', '6'], 3),
       b: typed(['7', '8', '9', '10', '11', '12'], 2),

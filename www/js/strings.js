@@ -200,6 +200,12 @@ export const strings = {
       f32: 'f32 – 32-bit floating point',
       int: 'int – exact integers of any size',
     },
+    mode: 'Kept from',
+    modes: {
+      plain: 'nobody: helpers see their parts',
+      private: 'every helper (takes 3 or more)',
+      masked: 'two helpers, unless they talk',
+    },
     reproducible: 'Same bits on every device',
     reproducibleHint: 'Slower: every multiply-add rounds twice, in one order.',
     jobName: 'Name (optional)',
@@ -293,8 +299,12 @@ export const strings = {
       copies: 'Safe copies',
       backups: 'Backups',
       traffic: 'Sent over the network',
+      sharing: 'Kept from',
       id: 'Id',
     },
+    /** How a private product was shared. */
+    sharing: ({ scheme, compute_factor: factor, reveals, alone }) =>
+      `${scheme}, ${factor.toFixed(2)} × the work: ${reveals}${alone ? '; too few helpers were left, so the rest was computed by the coordinator' : ''}`,
     progress: 'Progress',
     contributions: 'Who computed what',
     columns: {

@@ -164,6 +164,8 @@ export function mountJob(root, actions) {
     setText(facts.backups, job.backups?.map(called).join(', ') || strings.contribution.none);
     updateTimeline(timeline, moments, job);
     setText(facts.traffic, bytes(job.bytes_sent));
+    show(facts.sharing.parentElement, Boolean(job.sharing));
+    setText(facts.sharing, job.sharing ? strings.job.sharing(job.sharing) : '');
     setText(facts.id, job.job);
     show(none, job.contributions.length === 0);
     show(contributions.element, job.contributions.length > 0);

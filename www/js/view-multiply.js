@@ -32,6 +32,11 @@ export function mountMultiply(root, actions) {
     'aria-describedby': 'reproducible-hint',
     onchange: () => actions.setOption('reproducible', reproducible.checked),
   });
+  const mode = h(
+    'select',
+    { id: 'mode', onchange: () => actions.setOption('mode', mode.value) },
+    ...Object.entries(text.modes).map(([value, label]) => h('option', { value }, label)),
+  );
   const jobName = h('input', {
     id: 'job-name',
     type: 'text',
@@ -67,6 +72,7 @@ export function mountMultiply(root, actions) {
       'div',
       { class: 'options' },
       h('label', { class: 'field' }, h('span', {}, text.dtype), dtype),
+      h('label', { class: 'field' }, h('span', {}, text.mode), mode),
       h('label', { class: 'field grow' }, h('span', {}, text.jobName), jobName),
       h(
         'div',
@@ -102,6 +108,7 @@ export function mountMultiply(root, actions) {
     problem.update(field || operand ? null : submission.problem);
     show(hint, sourceOf(draft, 'a') === 'cells' || sourceOf(draft, 'b') === 'cells');
     dtype.value = draft.dtype;
+    mode.value = draft.mode;
     reproducible.checked = draft.reproducible;
     if (document.activeElement !== jobName) jobName.value = draft.name;
     // Not `disabled`, which would take the focus away.

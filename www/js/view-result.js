@@ -51,7 +51,7 @@ export function mountResult(root, actions) {
   let shown = null;
 
   return (page) => {
-    const { openJob, jobs, result, connection } = page;
+    const { openJob, jobs, result, connection, products } = page;
     const job = jobs[openJob];
     heat.update(page);
     updateSummary(page.heat?.job === openJob ? page.heat : null);
@@ -68,7 +68,7 @@ export function mountResult(root, actions) {
     }
     const product = batch ? Math.min(Math.max(Math.trunc(index.valueAsNumber) || 0, 0), job.products - 1) : null;
     for (const link of links) {
-      const url = (pageElsewhere(connection) ?? '') + resultUrl(job.job, link.dataset.format, product);
+      const url = (pageElsewhere(connection) ?? '') + resultUrl(job.job, link.dataset.format, product, products[job.job]?.token);
       if (link.getAttribute('href') !== url) link.setAttribute('href', url);
     }
     setText(status, result || batch ? '' : text.loading);
