@@ -327,8 +327,11 @@ fn bad_input_is_named_and_ends_with_2() {
             &["no/c.npy", "directory does not exist"],
         ),
         ("multiply - -", &["standard input"]),
-        ("multiply a.csv b.csv --mode masked", &["masked", "plain"]),
-        ("multiply a.csv b.csv --mode private", &["private", "plain"]),
+        ("multiply a.csv b.csv --mode hidden", &["hidden", "private"]),
+        (
+            "multiply a.csv b.csv --colluders 2",
+            &["--colluders", "--mode private"],
+        ),
         ("multiply a.csv b.csv --masks 2", &["--masks"]),
         ("multiply a.csv b.csv --dtype i32", &["i32", "f64"]),
         ("multiply a.csv b.csv --timeout soon", &["soon", "90s"]),

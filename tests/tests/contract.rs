@@ -560,8 +560,6 @@ fn what_is_not_there_yet_is_refused_in_plain_words() {
     let desk = Desk::new();
     let node = desk.node(&[]);
     for words in [
-        "multiply a.csv b.csv --mode masked",
-        "multiply a.csv b.csv --mode private",
         "multiply a.csv b.csv --masks 1",
         "multiply a.csv b.csv --stragglers 1",
         "multiply a.csv b.csv --colluders 1",
@@ -577,23 +575,24 @@ fn what_is_not_there_yet_is_refused_in_plain_words() {
         );
     }
     let one = json!([[1]]);
-    for (field, value) in [
-        ("mode", json!("masked")),
-        ("mode", json!("private")),
-        ("colluders", json!(1)),
-        ("stragglers", json!(1)),
-        ("masks", json!(1)),
+    for (field, value, code) in [
+        ("colluders", json!(1), "wrong_mode"),
+        ("stragglers", json!(1), "wrong_mode"),
+        ("masks", json!(1), "not_offered"),
     ] {
         let mut request = json!({"a": one, "b": one});
         request[field] = value;
         let error = node.api.post("/api/jobs", &request).expect(422).json();
-        assert_eq!(error["error"]["code"], "not_offered", "{request}");
+        assert_eq!(error["error"]["code"], code, "{request}");
         assert_error(&error, field);
     }
-    let secret = node
-        .api
-        .request("PUT", "/api/matrices?private=1", &[], b"1\n".to_vec());
-    assert_error(&secret.expect("an answer").expect(422).json(), "private");
+    // Alone there is nobody to keep anything from, and nobody to share it with.
+    for (mode, needed) in [("private", "3 devices"), ("masked", "2 devices")] {
+        let request = json!({"a": one, "b": one, "mode": mode});
+        let error = node.api.post("/api/jobs", &request).expect(422).json();
+        assert_eq!(error["error"]["code"], "too_few_devices", "{mode}");
+        assert_error(&error, needed);
+    }
     assert_eq!(node.api.get("/api/jobs").json(), json!([]));
 }
 
