@@ -440,7 +440,7 @@ impl<P: Clone> Engine<P> {
                 link,
             } => {
                 if let Some(rate) = link {
-                    self.speeds.learn_link(from, rate as f64);
+                    self.speeds.learn_link(from, rate as f64, now);
                     self.measure(from, now);
                 }
                 self.with_job(job, |job| job.handle_fetch(from, operand, blocks));

@@ -29,8 +29,13 @@ const CHECKING: f64 = 0.04;
 const GAIN_MIN: f64 = 0.03;
 /// From the last tile to a job that is done: the file and the job are made durable.
 const SETTLING_SECONDS: f64 = 0.004;
-/// Steps of the bisection: beyond these T changes by less than 2⁻⁴⁰ of itself.
-const STEPS: usize = 48;
+/// Which parts of the time the coordinator's link may be busy, the first with which all can be done is taken: the
+/// sooner all panels are there, the less do kernels wait; the longer it takes, the more can be sent.
+const PARTS: [f64; 12] = [
+    0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.79, 0.75, 0.7, 0.6, 0.4, 0.2,
+];
+/// Steps of the bisection: beyond these T changes by less than 2⁻²⁰ of itself.
+const STEPS: usize = 24;
 
 /// What the forecast needs to know of a device.
 #[derive(Debug, Clone, Copy)]
@@ -178,7 +183,6 @@ pub fn forecast(shape: &Shape, tiles: u64, devices: &[Capacity]) -> Forecast {
     let model = Model::new(shape, tiles, devices);
     let own = model.own;
     let alone = own.map_or(f64::INFINITY, |own| model.own_seconds(own, tiles, 0.0, 0));
-    let mut counts = vec![0; devices.len()];
     if devices.is_empty() {
         let (shares, seconds) = (Vec::new(), f64::INFINITY);
         return Forecast {
@@ -203,43 +207,24 @@ pub fn forecast(shape: &Shape, tiles: u64, devices: &[Capacity]) -> Forecast {
             low = middle;
         }
     }
-    let mut seconds = high;
-    if alone * (1.0 - GAIN_MIN) <= high {
-        let own = own.expect("alone is finite");
-        counts[own] = tiles;
-        seconds = alone;
-    } else if let Some(found) = model.within(high) {
-        counts = found;
+    let (seconds, found) = if alone * (1.0 - GAIN_MIN) <= high {
+        (alone, model.by_one(own.expect("alone is finite")))
     } else {
-        // Somebody has to, however long it takes.
-        counts[own.unwrap_or(0)] = tiles;
-    }
-    let served: f64 = model
-        .helpers
-        .iter()
-        .map(|&i| model.bytes(i, counts[i]))
-        .sum();
-    let remote: u64 = model.helpers.iter().map(|&i| counts[i]).sum();
+        // Without a plan somebody has to, however long it takes.
+        let found = model.within(high);
+        (
+            high,
+            found.unwrap_or_else(|| model.by_one(own.unwrap_or(0))),
+        )
+    };
     let shares = devices
         .iter()
-        .zip(&counts)
+        .zip(found.counts.iter().zip(&found.ends))
         .enumerate()
-        .map(|(i, (device, &count))| {
+        .map(|(i, (device, (&count, &end)))| {
             let planned = count.max(1);
-            let (end, limit) = if device.link.is_none() {
-                (model.own_seconds(i, planned, served, remote), Limit::Kernel)
-            } else {
-                let (kernel, link) = (
-                    model.kernel_seconds(i, planned),
-                    model.link_seconds(i, planned),
-                );
-                let limit = if link > kernel {
-                    Limit::Link
-                } else {
-                    Limit::Kernel
-                };
-                (model.seconds(i, planned), limit)
-            };
+            let waits = model.link_seconds(i, planned) > model.kernel_seconds(i, planned);
+            let limit = if waits { Limit::Link } else { Limit::Kernel };
             let bytes = if device.link.is_some() {
                 model.bytes(i, count)
             } else {
@@ -308,23 +293,28 @@ impl<'a> Model<'a> {
         self.shape.bytes(count, self.devices[i].held)
     }
 
+    fn panel_bytes(&self, i: usize, count: u64) -> f64 {
+        self.bytes(i, count) - count as f64 * self.shape.tile_bytes
+    }
+
     fn link_seconds(&self, i: usize, count: u64) -> f64 {
         let device = &self.devices[i];
         self.bytes(i, count) / device.link.unwrap_or(f64::INFINITY)
     }
 
-    /// When another device has returned `count` tiles. Its kernel and its link work at the same time;
-    /// it waits for its first slab, and its last tile travels alone.
-    fn seconds(&self, i: usize, count: u64) -> f64 {
+    /// When another device has returned `count` tiles whose panels come for `arriving` seconds, or longer if its
+    /// link is slow. Its kernel and its link work at the same time; it waits for its first slab at least, and its
+    /// last tile travels alone.
+    fn seconds(&self, i: usize, count: u64, arriving: f64) -> f64 {
         if count == 0 {
             return 0.0;
         }
         let link = self.devices[i].link.unwrap_or(f64::INFINITY);
-        let first = (self.bytes(i, 1) - self.shape.tile_bytes).min(FIRST_SLAB_BYTES);
-        let overlapped = self
-            .kernel_seconds(i, count)
-            .max(self.link_seconds(i, count));
-        START_SECONDS + (first + self.shape.tile_bytes) / link + overlapped
+        let first = self.panel_bytes(i, 1).min(FIRST_SLAB_BYTES);
+        let kernel = self.kernel_seconds(i, count);
+        let waiting = waiting(kernel, arriving.max(self.panel_bytes(i, count) / link));
+        let overlapped = (waiting.max(first / link) + kernel).max(self.link_seconds(i, count));
+        START_SECONDS + overlapped + self.shape.tile_bytes / link
     }
 
     /// When the coordinator has done `count` tiles itself, while it sends and takes `served` bytes
@@ -346,7 +336,7 @@ impl<'a> Model<'a> {
         let alone = |i: usize| match self.devices[i].link {
             None => self.own_seconds(i, self.tiles, 0.0, 0),
             Some(_) => self
-                .seconds(i, self.tiles)
+                .seconds(i, self.tiles, 0.0)
                 .max(self.bytes(i, self.tiles) / self.port),
         };
         let times = (0..self.devices.len()).map(alone);
@@ -365,14 +355,43 @@ impl<'a> Model<'a> {
         tiles.saturating_sub(device.load).min(self.tiles)
     }
 
-    /// The tiles of each device if all can be done in `time`. Each helper gets as few as the
-    /// coordinator and those before it leave, because sending is what costs.
-    fn within(&self, time: f64) -> Option<Vec<u64>> {
+    /// One device does it all.
+    fn by_one(&self, one: usize) -> Found {
         let mut counts = vec![0; self.devices.len()];
-        let (mut left, mut sent, mut remote) = (self.tiles, 0.0, 0);
-        for &i in &self.helpers {
-            let room = self.port * time - sent;
-            let fits = |count| self.seconds(i, count) <= time && self.bytes(i, count) <= room;
+        counts[one] = self.tiles;
+        let end = |(i, count): (usize, &u64)| match self.devices[i].link {
+            None => self.own_seconds(i, (*count).max(1), 0.0, 0),
+            Some(_) => self.seconds(i, (*count).max(1), 0.0),
+        };
+        let ends = counts.iter().enumerate().map(end).collect();
+        Found { counts, ends }
+    }
+
+    /// The tiles of each device, and when it has returned them, if all can be done in `time`.
+    fn within(&self, time: f64) -> Option<Found> {
+        PARTS
+            .iter()
+            .find_map(|part| self.within_arriving(time, part * time))
+    }
+
+    /// The same if all panels have been sent after `arriving` seconds. Each helper gets as few tiles as the
+    /// coordinator and those before it leave, because sending is what costs. All have an equal part of the link as
+    /// long as they need it: who needs less has all of it before.
+    fn within_arriving(&self, time: f64, arriving: f64) -> Option<Found> {
+        let mut counts = vec![0; self.devices.len()];
+        let mut ends = vec![0.0; self.devices.len()];
+        let (mut left, mut sent, mut panels, mut remote) = (self.tiles, 0.0, 0.0, 0);
+        for (before, &i) in self.helpers.iter().enumerate() {
+            let end = |count| {
+                let own = self.panel_bytes(i, count);
+                let others = (panels - before as f64 * own).max(0.0);
+                self.seconds(i, count, arriving - others / self.port)
+            };
+            let fits = |count| {
+                sent + self.bytes(i, count) <= self.port * time
+                    && panels + self.panel_bytes(i, count) <= self.port * arriving
+                    && end(count) <= time
+            };
             let lacks = |count| {
                 let served = sent + self.bytes(i, count);
                 self.own_count(time, served, remote + count) + count < left
@@ -383,16 +402,36 @@ impl<'a> Model<'a> {
             } else {
                 0
             };
+            ends[i] = end(count.max(1));
             counts[i] = count;
             left -= count;
             remote += count;
             sent += self.bytes(i, count);
+            panels += self.panel_bytes(i, count);
         }
         if let Some(own) = self.own {
             counts[own] = self.own_count(time, sent, remote).min(left);
+            ends[own] = self.own_seconds(own, counts[own].max(1), sent, remote);
             left -= counts[own];
         }
-        (left == 0).then_some(counts)
+        (left == 0).then_some(Found { counts, ends })
+    }
+}
+
+/// Tiles of each device, and when it has returned them: one if it has none.
+struct Found {
+    counts: Vec<u64>,
+    ends: Vec<f64>,
+}
+
+/// How long the kernels of a device wait, that need `kernel` seconds, while its panels arrive for `link` seconds at an
+/// even pace. With a part τ of the panels of a square of tiles it can do τ² of the tiles, so after τ·link at least
+/// (1 − τ²)·kernel is left: the largest sum over τ in [0, 1] is the least time.
+fn waiting(kernel: f64, link: f64) -> f64 {
+    if link >= 2.0 * kernel {
+        link - kernel
+    } else {
+        link * link / (4.0 * kernel)
     }
 }
 

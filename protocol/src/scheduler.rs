@@ -109,6 +109,8 @@ pub struct Scheduler<P> {
     measured: BTreeMap<DeviceId, Measured>,
     /// For people: the last one that shared out a good part of the job.
     plan: Forecast,
+    /// When the last plan was made, and how many seconds it gave all devices.
+    planned: (Instant, f64),
     /// Devices that no plan counts on, and why; at most as many as people are told of.
     left_out: BTreeMap<DeviceId, Planned>,
     /// Pending tiles of nobody's share.
@@ -224,9 +226,6 @@ struct Helper {
     /// Rows and columns of the tile grid whose panels it has.
     rows: BTreeSet<u64>,
     cols: BTreeSet<u64>,
-    /// When the job was announced to it.
-    opened: Instant,
-    first_grant: Option<Instant>,
     last_return: Option<Instant>,
     /// Leases it holds that have not expired.
     held: u64,
@@ -235,8 +234,15 @@ struct Helper {
     latency: Option<u64>,
     /// Its last Pull was not satisfied.
     hungry: bool,
+    /// 2·rows·inner·cols summed over the tiles that it returned, and the kernel time for them, summed over slots.
+    operations: u64,
+    kernel: Span,
     /// Bytes a second that the plan expects between it and this node.
     planned_link: f64,
+    /// Operations a second that the plan expects of it.
+    planned_kernel: f64,
+    /// What it had returned when the plan was made.
+    returned_before: u64,
     /// Bytes that a tile costs on that link, as the plan has it.
     tile_bytes: f64,
 }
@@ -306,6 +312,7 @@ impl<P> Scheduler<P> {
             workers: BTreeMap::new(),
             measured: BTreeMap::new(),
             plan: Forecast::default(),
+            planned: (now, f64::INFINITY),
             left_out: BTreeMap::new(),
             verifying: BTreeMap::new(),
             persisting: BTreeMap::new(),
@@ -628,7 +635,7 @@ impl<P> Scheduler<P> {
         // Whether an idle device may take over from a slow one changes with time alone.
         let open_tiles = self.done + (self.verifying.len() + self.persisting.len()) as u64;
         self.next_check = (still_hungry && open_tiles < self.tiles.len() as u64).then(|| {
-            let fastest = self.workers.keys().map(|&id| self.slot_time(id, now)).min();
+            let fastest = self.workers.keys().map(|&id| self.slot_time(id)).min();
             let gap = fastest.map_or(CHECK_MAX, |span| Span(span.0 / 4));
             now + gap.clamp(CHECK_MIN, CHECK_MAX)
         });

@@ -8,12 +8,19 @@ use crate::matrix::Dtype;
 use crate::message::DeviceRecord;
 use crate::plan;
 use crate::status::JobStatus;
+use crate::time::{Instant, Span};
 
 /// A link that nobody has measured yet: Ethernet of 1 Gbit/s.
 const LINK_GUESS: f64 = 1e8;
 /// Links are not believed to be slower or faster than this, in bytes a second.
 const LINK_MIN: f64 = 1e3;
 const LINK_MAX: f64 = 1e11;
+/// How much a new figure of a link counts: its blocks come in bursts.
+const NEW: f64 = 0.3;
+/// Who was sent blocks within this shares the link with those who are sent some now.
+const RECENT: Span = Span::from_secs(1);
+/// Of devices that share a link, one has at most so many times as much as another, on average.
+const UNFAIR: f64 = 2.0;
 /// What is remembered at most.
 const ENTRIES_MAX: usize = 4_096;
 /// A device's part in a job says something about its speed when its kernels ran for so many seconds.
@@ -67,6 +74,8 @@ pub struct Speeds {
     kernels: BTreeMap<(DeviceId, Kind), f64>,
     /// Bytes a second between this node and others.
     links: BTreeMap<DeviceId, f64>,
+    /// When and how fast blocks last went to each device.
+    recent: BTreeMap<DeviceId, (Instant, f64)>,
 }
 
 impl Speeds {
@@ -97,12 +106,18 @@ impl Speeds {
         self.links.insert(device, believable(rate));
     }
 
-    /// Blocks went over a link at this rate. What is new counts half.
-    pub fn learn_link(&mut self, device: DeviceId, rate: f64) {
+    /// Blocks went over a link at this rate, of late. What others had in the same time it could have carried, too:
+    /// all may share what this node's own link carries.
+    pub fn learn_link(&mut self, device: DeviceId, rate: f64, now: Instant) {
         let rate = believable(rate);
         make_room(&mut self.links, &device);
+        self.recent.retain(|_, (at, _)| now <= *at + RECENT);
+        make_room(&mut self.recent, &device);
+        self.recent.insert(device, (now, rate));
+        let all: f64 = self.recent.values().map(|(_, rate)| rate).sum();
+        let most = all.min(UNFAIR * rate * self.recent.len() as f64);
         let mean = self.links.entry(device).or_insert(rate);
-        *mean = 0.5 * (*mean + rate);
+        *mean += NEW * (mean.clamp(rate, most.max(rate)) - *mean);
     }
 
     /// A job has ended: what its devices did shows how fast they are. What is new counts half.
@@ -127,7 +142,7 @@ fn believable(rate: f64) -> f64 {
     rate.clamp(LINK_MIN, LINK_MAX)
 }
 
-fn make_room<K: Ord + Copy>(entries: &mut BTreeMap<K, f64>, wanted: &K) {
+fn make_room<K: Ord + Copy, V>(entries: &mut BTreeMap<K, V>, wanted: &K) {
     if entries.len() >= ENTRIES_MAX && !entries.contains_key(wanted) {
         entries.pop_first();
     }

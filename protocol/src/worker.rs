@@ -35,6 +35,8 @@ const LEASES_PER_SLOT: u32 = 2;
 /// Blocks asked for and not there yet, in bytes: enough to fill a fast link, little enough that
 /// what is needed first is not stuck behind what is needed later.
 const FETCH_BYTES_MAX: u64 = 16 << 20;
+/// Blocks that nobody waits for yet are asked for while less than this is on its way.
+const LOOK_AHEAD_MAX: u64 = FETCH_BYTES_MAX / 2;
 /// A coordinator that owes an answer and says nothing for so long gets its leases back.
 const SILENCE_MAX: Span = Span::from_secs(15);
 /// How often a block is fetched again when it arrives broken.
@@ -175,6 +177,8 @@ struct Lease {
     current: Wanted,
     /// The one after it, prefetched once the tile is in a slot.
     ahead: Option<Wanted>,
+    /// Up to which inner index blocks were asked for.
+    looked_to: u64,
 }
 
 /// A slab with the blocks that are not there yet; those that are there are pinned.

@@ -18,6 +18,12 @@ fn run(speeds: &[f64], edge: u64) -> (f64, f64) {
 }
 
 #[test]
+fn a_slow_coordinator_does_not_hold_up_a_fast_helper() {
+    let (seconds, bound) = run(&[1.0, 50.0], 8_192);
+    assert!(seconds < 1.3 * bound, "{seconds} s, {bound} s is possible");
+}
+
+#[test]
 fn slow_helpers_do_not_hold_up_a_fast_coordinator() {
     for edge in [2_048, 4_096, 8_192] {
         let alone = 2.0 * (edge as f64).powi(3) / (50.0 * GFLOPS);

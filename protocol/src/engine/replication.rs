@@ -27,6 +27,8 @@ const AMEND_RETRY: Span = Span::from_secs(2);
 /// Whose disk does not give the product after so many attempts has lost it; it still is how the job
 /// ended.
 const AMEND_ATTEMPTS_MAX: u32 = 30;
+/// Who could not be reached at so many attempts is gone for good with it, and others know that end.
+const AMEND_AWAY_MAX: u32 = 90;
 
 /// An end that stands instead of the one that is recorded here, as soon as its product is here.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Amendment {
     status: JobStatus,
     retry: Option<Instant>,
     attempts: u32,
+    /// Attempts at which its coordinator could not be reached.
+    away: u32,
 }
 
 /// How much of a bound is for one node.
@@ -607,6 +611,7 @@ impl<P: Clone> Engine<P> {
                     status: status.clone(),
                     retry: Some(now),
                     attempts: 0,
+                    away: 0,
                 };
                 self.amends.insert(status.job, amendment);
             }
@@ -641,9 +646,11 @@ impl<P: Clone> Engine<P> {
             && amendment.status.result == Some(matrix)
         {
             let from = amendment.status.coordinator;
-            // Only who could be asked counts.
-            amendment.attempts += u32::from(self.linked.contains_key(&from));
-            if !there && amendment.attempts < AMEND_ATTEMPTS_MAX {
+            let asked = self.linked.contains_key(&from);
+            amendment.attempts += u32::from(asked);
+            amendment.away += u32::from(!asked);
+            let hope = amendment.attempts < AMEND_ATTEMPTS_MAX && amendment.away < AMEND_AWAY_MAX;
+            if !there && hope {
                 amendment.retry = Some(now + AMEND_RETRY);
             } else if let Some(amendment) = self.amends.remove(&job) {
                 self.replace_end(amendment.status);

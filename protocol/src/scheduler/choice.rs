@@ -1,5 +1,6 @@
 //! Which tile a device gets next: of its own share, of nobody's, of somebody slower.
 
+use super::planning::Port;
 use super::*;
 
 impl<P> Scheduler<P> {
@@ -15,7 +16,8 @@ impl<P> Scheduler<P> {
             .or_else(|| self.double(device, now))
     }
 
-    /// Of `tiles`, the one that needs the fewest panels that the device does not have.
+    /// Of `tiles`, the one that needs the fewest panels that the device does not have; of these one that makes its
+    /// region squarer, so that the panels which are there make as many tiles possible as they can.
     pub(super) fn nearest(
         &self,
         helper: &Helper,
@@ -24,7 +26,9 @@ impl<P> Scheduler<P> {
     ) -> Option<u32> {
         let new_panels = |&tile: &u32| {
             let (row, col) = self.place(tile);
-            u8::from(!helper.rows.contains(&row)) + u8::from(!helper.cols.contains(&col))
+            let new = [!helper.rows.contains(&row), !helper.cols.contains(&col)].map(usize::from);
+            let sides = [helper.rows.len() + new[0], helper.cols.len() + new[1]];
+            (new[0] + new[1], sides[0].abs_diff(sides[1]))
         };
         let overdue = self.overdue(device);
         let mut allowed = tiles
@@ -39,25 +43,21 @@ impl<P> Scheduler<P> {
     pub(super) fn steal(&self, thief: DeviceId, now: Instant) -> Option<u32> {
         let helper = &self.workers[&thief];
         // At least so long for one more tile after those that it holds.
-        let soonest = self.finish(thief, 1, now);
+        let soonest = self.finish(thief, 1);
+        let port = self.port();
         let victims = self.workers.iter().filter_map(|(&id, victim)| {
             if id == thief || victim.share.is_empty() {
                 return None;
             }
-            let theirs = if victim.returned > 0 {
-                self.finish(id, victim.share.len() as u64, now)
-            } else if now < victim.opened + self.grace(id, now) {
-                return None;
-            } else {
-                u64::MAX
-            };
+            let theirs = self.finish_share(id, port, now);
             (theirs > soonest).then_some((theirs, id))
         });
         let mut victims: Vec<(u64, DeviceId)> = victims.collect();
         victims.sort_unstable_by(|a, b| b.cmp(a));
         victims.into_iter().find_map(|(theirs, id)| {
             let tile = self.nearest(helper, &self.workers[&id].share, thief)?;
-            (theirs > self.finish_with(thief, tile, now)).then_some(tile)
+            let mine = self.finish_with(thief, tile, port);
+            (theirs > mine + mine / 8).then_some(tile)
         })
     }
 
@@ -69,27 +69,21 @@ impl<P> Scheduler<P> {
         if !nothing_pending {
             return None;
         }
-        let late = |lease: &Lease| {
-            let mine = self.finish_with(device, lease.tile, now);
-            let expected = self.expected(lease.device, now);
-            let elapsed = (now - lease.granted).0;
-            elapsed > 2 * expected || expected.saturating_sub(elapsed) > 2 * mine
-        };
         let overdue = self.overdue(device);
-        let mut candidates: Vec<(Instant, u32)> = self
-            .leases
-            .values()
-            .filter(|lease| {
-                lease.device != device
-                    && !lease.expired
-                    && !overdue.contains(&lease.tile)
-                    && self.tiles[lease.tile as usize] == Tile::Leased
-                    && self.may_have(lease.tile, device)
-                    && late(lease)
-            })
-            .map(|lease| (lease.granted, lease.tile))
-            .collect();
-        candidates.sort_unstable();
+        let port = self.port();
+        let of = |(due, lease): (Instant, &Lease)| {
+            let may = lease.device != device
+                && !overdue.contains(&lease.tile)
+                && self.tiles[lease.tile as usize] == Tile::Leased
+                && self.may_have(lease.tile, device);
+            let mine = || Span(self.finish_with(device, lease.tile, port));
+            let late = || now > due + self.grace(lease.device) || due > now + Span(2 * mine().0);
+            (may && late()).then_some((due, lease.tile))
+        };
+        let mut candidates: Vec<(Instant, u32)> =
+            self.due(port).into_iter().filter_map(of).collect();
+        // What would come last is worth most.
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
         let on = |tile: u32| {
             let leases = self.leases.values();
             leases.filter(move |lease| lease.tile == tile && !lease.expired)
@@ -108,23 +102,35 @@ impl<P> Scheduler<P> {
         self.leases.values().filter(of).map(|l| l.tile).collect()
     }
 
-    /// Microseconds that a lease of this device takes from grant to result.
-    pub(super) fn expected(&self, device: DeviceId, now: Instant) -> u64 {
-        let observed = self.workers.get(&device).and_then(|helper| helper.latency);
-        let guess = || {
-            let known = self.workers.contains_key(&device);
-            let slot = if known {
-                self.slot_time(device, now).0
-            } else {
-                0
+    /// When the leases that have not expired should have their results: devices compute theirs in the order of
+    /// grant, as many at a time as they have slots.
+    fn due(&self, port: Port) -> Vec<(Instant, &Lease)> {
+        let live = self.leases.iter().filter(|(_, lease)| !lease.expired);
+        let mut leases: Vec<(DeviceId, Instant, LeaseId, &Lease)> = live
+            .map(|(id, lease)| (lease.device, lease.granted, *id, lease))
+            .collect();
+        leases.sort_unstable_by_key(|&(device, granted, id, _)| (device, granted, id));
+        let mut before = (self.me, 0);
+        let due = |(device, granted, _, lease)| {
+            before = (device, if before.0 == device { before.1 + 1 } else { 1 });
+            let Some(helper) = self.workers.get(&device) else {
+                return (granted + GRACE_MIN, lease);
             };
-            2 * slot + GRACE_MIN.0
+            let rounds = (before.1 as u64).div_ceil(u64::from(helper.record.slots.max(1)));
+            let kernel = self.slot_time(device).0.saturating_mul(rounds);
+            let link = if device == self.me {
+                0
+            } else {
+                port.carries(0.0)
+            };
+            let since = helper.last_return.unwrap_or(granted).max(granted);
+            (since + Span(kernel.max(link)), lease)
         };
-        observed.unwrap_or_else(guess)
+        leases.into_iter().map(due).collect()
     }
 
-    pub(super) fn grace(&self, device: DeviceId, now: Instant) -> Span {
-        GRACE_MIN.max(Span(2 * self.slot_time(device, now).0))
+    pub(super) fn grace(&self, device: DeviceId) -> Span {
+        GRACE_MIN.max(Span(2 * self.slot_time(device).0))
     }
 
     pub(super) fn outstanding(&self, device: DeviceId) -> u64 {

@@ -54,12 +54,11 @@ impl<P> Scheduler<P> {
     ) -> Grant {
         self.unassign(tile);
         self.tiles[tile as usize] = Tile::Leased;
-        let slot_time = self.slot_time(device, now);
+        let slot_time = self.slot_time(device);
         let (row, col) = self.place(tile);
         let helper = self.workers.get_mut(&device).expect("grants go to workers");
         helper.rows.insert(row);
         helper.cols.insert(col);
-        helper.first_grant.get_or_insert(now);
         helper.held += 1;
         let expected = helper.latency.unwrap_or(2 * slot_time.0);
         let least = match helper.record.kind {

@@ -6,10 +6,14 @@ use crate::status::PLANNED_MAX;
 
 /// A job that the coordinator does alone in less is not worth a round trip.
 const ALONE_MAX: Span = Span::from_millis(30);
-/// A link counts as another one when it is faster or slower than planned by this factor.
-const LINK_CHANGE: f64 = 1.5;
+/// A link or a kernel counts as another one when it is faster or slower than planned by this factor.
+const CHANGE: f64 = 1.5;
+/// What is measured goes up and down: no plan for its sake more often than this.
+const REPLAN_GAP: Span = Span::from_secs(1);
 /// A plan for less than this part of the tiles, one in so many, tells people nothing.
 const TOLD_PART: usize = 4;
+/// Who seems to need so many times as long as planned is late.
+const LATE: f64 = 1.4;
 /// Operations a second of a slot that nobody knows anything about.
 const SLOT_GUESS: f64 = 1e9;
 
@@ -71,6 +75,26 @@ pub fn mean_slot_speed(known: impl Iterator<Item = (f64, u32)>) -> f64 {
     }
 }
 
+/// The coordinator's own link, which all others wait for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Port {
+    /// Bytes that it has to carry.
+    bytes: f64,
+    /// Bytes a second that it can.
+    rate: f64,
+}
+
+impl Port {
+    /// Microseconds until it has carried all that, and `more` bytes.
+    pub(super) fn carries(self, more: f64) -> u64 {
+        micros((self.bytes + more) / self.rate)
+    }
+}
+
+fn micros(seconds: f64) -> u64 {
+    (seconds * 1e6).clamp(0.0, 1e15) as u64
+}
+
 impl<P> Scheduler<P> {
     /// What is known of a device's speed, before it joins or at any time after.
     pub fn measure(&mut self, device: DeviceId, measured: Measured, now: Instant) {
@@ -79,7 +103,23 @@ impl<P> Scheduler<P> {
             return;
         };
         let change = measured.link / helper.planned_link;
-        if device != self.me && !(1.0 / LINK_CHANGE..LINK_CHANGE).contains(&change) {
+        // Links that are shared seem slow: one that does its part in time is not.
+        let matters = change > 1.0 || self.lateness(device, now) > LATE;
+        if device != self.me && matters {
+            self.replan_if(change, now);
+        }
+    }
+
+    /// A device has returned a tile: its kernels may be faster or slower than planned.
+    pub(super) fn note_kernel(&mut self, device: DeviceId, now: Instant) {
+        let planned = self.workers[&device].planned_kernel;
+        self.replan_if(self.kernel(device) / planned, now);
+    }
+
+    /// Makes a new plan when something is so many times as fast as in the present one.
+    fn replan_if(&mut self, change: f64, now: Instant) {
+        let other = !(1.0 / CHANGE..CHANGE).contains(&change);
+        if other && now >= self.planned.0 + REPLAN_GAP {
             self.replan(now);
         }
     }
@@ -108,14 +148,16 @@ impl<P> Scheduler<P> {
             share: BTreeSet::new(),
             rows: BTreeSet::new(),
             cols: BTreeSet::new(),
-            opened: now,
-            first_grant: None,
             last_return: None,
             held: 0,
             returned: 0,
             latency: None,
             hungry: false,
+            operations: 0,
+            kernel: Span(0),
             planned_link: f64::INFINITY,
+            planned_kernel: f64::INFINITY,
+            returned_before: 0,
             tile_bytes: 0.0,
             record,
         };
@@ -133,12 +175,14 @@ impl<P> Scheduler<P> {
             return f64::INFINITY;
         }
         let mut tiles: Vec<u32> = std::mem::take(&mut self.unassigned).into_iter().collect();
-        let devices = self.capacities(now);
+        let devices = self.capacities();
         let plan = forecast::forecast(&self.shape, tiles.len() as u64, &devices);
         for (capacity, share) in devices.iter().zip(&plan.shares) {
             let helper = self.workers.get_mut(&capacity.device);
             let helper = helper.expect("planned for workers");
             helper.planned_link = capacity.link.unwrap_or(f64::INFINITY);
+            helper.planned_kernel = capacity.rate;
+            helper.returned_before = helper.returned;
             helper.tile_bytes = if share.tiles > 0 {
                 share.bytes / share.tiles as f64
             } else {
@@ -157,6 +201,7 @@ impl<P> Scheduler<P> {
             helper.expect("planned for workers").share = region.into_iter().collect();
         }
         let seconds = plan.seconds;
+        self.planned = (now, seconds);
         if telling {
             self.plan = plan;
         }
@@ -164,7 +209,7 @@ impl<P> Scheduler<P> {
     }
 
     /// What a forecast needs to know of the workers, the fastest first.
-    fn capacities(&self, now: Instant) -> Vec<Capacity> {
+    fn capacities(&self) -> Vec<Capacity> {
         let tiling = &self.header.tiling;
         let (rows, cols) = (tiling.grid_rows() as f64, tiling.grid_cols() as f64);
         let capacity = |(&device, helper): (&DeviceId, &Helper)| {
@@ -176,7 +221,7 @@ impl<P> Scheduler<P> {
             );
             Capacity {
                 device,
-                rate: self.kernel(device, now),
+                rate: self.kernel(device),
                 slots: helper.record.slots,
                 load: self.outstanding(device),
                 link: (device != self.me).then(|| self.link(device)),
@@ -196,18 +241,18 @@ impl<P> Scheduler<P> {
         planned
     }
 
-    /// Operations a second, all slots together: what was observed in this job once every slot has
-    /// returned a tile, else what is known from before or said. A device of which nothing is known is
+    /// Operations a second, all slots together: what its kernels needed for the tiles of this job once every
+    /// slot has returned one, else what is known from before or said. A device of which nothing is known is
     /// taken for an average one: its own pace shows soon, and until then it must not stand idle.
-    fn kernel(&self, device: DeviceId, now: Instant) -> f64 {
-        self.observed(device, now)
-            .map(|tiles| tiles * self.tile_operations())
-            .or_else(|| self.measured.get(&device).and_then(|m| m.kernel))
+    fn kernel(&self, device: DeviceId) -> f64 {
+        let helper = &self.workers[&device];
+        let slots = f64::from(helper.record.slots.max(1));
+        let seen = slots * helper.operations as f64 / helper.kernel.as_secs_f64();
+        let enough = helper.returned >= u64::from(helper.record.slots);
+        let seen = Some(seen).filter(|_| enough);
+        seen.or_else(|| self.measured.get(&device).and_then(|m| m.kernel))
             .filter(|rate| rate.is_finite() && *rate > 0.0)
-            .unwrap_or_else(|| {
-                let slots = self.workers[&device].record.slots;
-                self.mean_slot_speed() * f64::from(slots.max(1))
-            })
+            .unwrap_or_else(|| self.mean_slot_speed() * slots)
     }
 
     fn link(&self, device: DeviceId) -> f64 {
@@ -224,78 +269,93 @@ impl<P> Scheduler<P> {
         }))
     }
 
-    /// Tiles a second that a device has returned, once every slot of it has returned one.
-    fn observed(&self, device: DeviceId, now: Instant) -> Option<f64> {
-        let helper = self.workers.get(&device)?;
-        let first = helper.first_grant?;
-        let last = helper.last_return?;
-        let (slots, returned) = (u64::from(helper.record.slots), helper.returned);
-        // Up to the last tile: those that are computed now are no part of what it has returned. But
-        // who is late for the next ones is not as fast as it was.
-        let span = last - first;
-        let late = Span(2 * slots * (span.0 / returned.max(1)));
-        let span = if now > last + late { now - first } else { span };
-        (returned >= slots).then(|| returned as f64 / span.as_secs_f64().max(1e-3))
-    }
-
-    /// Tiles a second, all slots together: what was observed, else what kernel and link promise, and
-    /// not more than a device that is late with its first tiles can have.
-    pub(super) fn rate(&self, device: DeviceId, now: Instant) -> f64 {
-        if let Some(observed) = self.observed(device, now) {
-            return observed;
-        }
-        let helper = &self.workers[&device];
-        let kernel = self.kernel(device, now) / self.tile_operations();
-        let planned = kernel.min(self.link(device) / helper.tile_bytes.max(1.0));
-        match helper.first_grant {
-            Some(first) if helper.returned > 0 => {
-                let seconds = (now - first).as_secs_f64().max(1e-3);
-                planned.min((helper.returned + u64::from(helper.record.slots)) as f64 / seconds)
-            }
-            _ => planned,
-        }
-    }
-
-    /// Microseconds until a device has finished what it holds and `more` tiles.
-    pub(super) fn finish(&self, device: DeviceId, more: u64, now: Instant) -> u64 {
+    /// Microseconds until a device has finished what it holds and `more` tiles, if it need not wait for panels.
+    pub(super) fn finish(&self, device: DeviceId, more: u64) -> u64 {
         let slots = f64::from(self.workers[&device].record.slots);
         let tiles = (self.outstanding(device) + more) as f64;
-        let seconds = tiles.max(slots) / self.rate(device, now);
-        (seconds * 1e6).min(1e15) as u64
+        micros(tiles.max(slots) * self.tile_operations() / self.kernel(device))
     }
 
-    /// Microseconds until a device has finished what it holds and `tile`, whose panels may have to be
-    /// sent first.
-    pub(super) fn finish_with(&self, device: DeviceId, tile: u32, now: Instant) -> u64 {
-        let kernel = self.finish(device, 1, now);
-        let link = self.link(device);
-        if !link.is_finite() {
+    /// Microseconds until a device has finished what it holds and its share: as its kernels and the rest of what this
+    /// node's link has to carry need while it keeps up with the plan.
+    pub(super) fn finish_share(&self, device: DeviceId, port: Port, now: Instant) -> u64 {
+        let share = self.workers[&device].share.len() as u64;
+        let link = if device == self.me {
+            0
+        } else {
+            port.carries(0.0)
+        };
+        let planned = self.finish(device, share).max(link);
+        let (since, seconds) = self.planned;
+        let lateness = self.lateness(device, now);
+        if lateness < LATE {
+            return planned;
+        }
+        planned.max(micros(lateness * seconds - (now - since).as_secs_f64()))
+    }
+
+    /// In how many times the planned time a device will have returned its share, by what it has returned so far. What
+    /// arrives makes tiles possible with the square of the time (see [`forecast`]), so who has returned r of N tiles
+    /// after a time t has all of them after t·√(N/r).
+    fn lateness(&self, device: DeviceId, now: Instant) -> f64 {
+        let helper = &self.workers[&device];
+        let (since, seconds) = self.planned;
+        let start = (self.slot_time(device) + GRACE_MIN).as_secs_f64();
+        let elapsed = (now - since).as_secs_f64() - start;
+        // What it holds may be about to come.
+        let soon = helper.returned - helper.returned_before + helper.held.max(1);
+        let all = soon + helper.share.len() as u64;
+        (start + elapsed * (all as f64 / soon as f64).sqrt()) / seconds
+    }
+
+    /// Microseconds until a device has finished what it holds and `tile`, whose panels may have to be sent first:
+    /// after all that others wait for.
+    pub(super) fn finish_with(&self, device: DeviceId, tile: u32, port: Port) -> u64 {
+        let kernel = self.finish(device, 1);
+        let bytes = self.tile_bytes(device, tile);
+        if bytes == 0.0 {
             return kernel;
+        }
+        let before = self.outstanding(device) as f64 * self.workers[&device].tile_bytes;
+        let own = micros((before + bytes) / self.link(device));
+        kernel.max(own).max(port.carries(bytes))
+    }
+
+    /// Bytes that a tile costs at a device: those of its panels that it lacks, and the tile.
+    fn tile_bytes(&self, device: DeviceId, tile: u32) -> f64 {
+        if device == self.me {
+            return 0.0;
         }
         let helper = &self.workers[&device];
         let (row, col) = self.place(tile);
         let [a, b] = self.measured.get(&device).map_or([0.0; 2], |m| m.held);
-        let lacks = [
-            if helper.rows.contains(&row) {
-                0.0
-            } else {
-                1.0 - a
-            },
-            if helper.cols.contains(&col) {
-                0.0
-            } else {
-                1.0 - b
-            },
-        ];
-        let before = self.outstanding(device) as f64 * helper.tile_bytes;
-        let bytes = before + self.shape.tile_bytes(lacks);
-        kernel.max((bytes / link * 1e6).min(1e15) as u64)
+        let lacks = |there: bool, part: f64| if there { 0.0 } else { 1.0 - part };
+        self.shape.tile_bytes([
+            lacks(helper.rows.contains(&row), a),
+            lacks(helper.cols.contains(&col), b),
+        ])
+    }
+
+    /// What this node's own link has to carry for what others hold and for their shares. It is as fast as the
+    /// fastest link to anybody.
+    pub(super) fn port(&self) -> Port {
+        let mut port = Port {
+            bytes: 0.0,
+            rate: 0.0,
+        };
+        for (id, helper) in self.workers.iter().filter(|(id, _)| **id != self.me) {
+            // What is held is half there, on average.
+            let tiles = helper.share.len() as f64 + 0.5 * helper.held as f64;
+            port.bytes += tiles * helper.tile_bytes;
+            port.rate = port.rate.max(self.link(*id));
+        }
+        port
     }
 
     /// How long one tile takes in one slot.
-    pub(super) fn slot_time(&self, device: DeviceId, now: Instant) -> Span {
+    pub(super) fn slot_time(&self, device: DeviceId) -> Span {
         let slots = f64::from(self.workers[&device].record.slots);
-        Span((slots / self.rate(device, now) * 1e6).min(1e15) as u64)
+        Span(micros(slots * self.tile_operations() / self.kernel(device)))
     }
 
     fn tile_operations(&self) -> f64 {

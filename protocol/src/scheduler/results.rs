@@ -26,12 +26,18 @@ impl<P> Scheduler<P> {
             return;
         };
         let took = (now - lease.granted).0;
+        let operations = self.header.tile_operations(tile);
         if let Some(helper) = self.workers.get_mut(&from) {
             helper.returned += 1;
+            helper.kernel = Span(helper.kernel.0.saturating_add(work.kernel.0));
+            helper.operations = helper.operations.saturating_add(operations);
             helper.last_return = Some(now);
             helper.latency = Some(helper.latency.map_or(took, |mean| (3 * mean + took) / 4));
         }
         self.take_lease(id);
+        if self.workers.contains_key(&from) {
+            self.note_kernel(from, now);
+        }
         self.moved = now;
         match self.tiles[tile as usize] {
             Tile::Pending | Tile::Elsewhere | Tile::Leased => {}

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A block to ask for: for which job, where it is, its bytes.
+type Ask = (JobId, BlockId, Place, u64);
+
 impl<P: Clone> Worker<P> {
     pub(super) fn handle_block(
         &mut self,
@@ -105,7 +108,7 @@ impl<P: Clone> Worker<P> {
             .chain(in_slot.filter_map(|lease| Some((lease, lease.ahead.as_ref()?, false))));
         let coming: u64 = self.expected.values().map(|(_, bytes)| bytes).sum();
         let mut used = self.cache.pinned() + self.requested_bytes + coming;
-        let mut asks: Vec<(JobId, BlockId, Place, u64)> = Vec::new();
+        let mut asks: Vec<Ask> = Vec::new();
         let mut chosen = BTreeSet::new();
         let mut bytes = self.requested_bytes;
         'all: for (lease, wanted, must) in order {
@@ -132,6 +135,10 @@ impl<P: Clone> Worker<P> {
                     break 'all;
                 }
             }
+        }
+        if bytes < LOOK_AHEAD_MAX {
+            let room = self.memory.window_bytes.saturating_sub(used);
+            asks.extend(self.look_ahead(&chosen, (LOOK_AHEAD_MAX - bytes).min(room)));
         }
         let mut messages: BTreeMap<(JobId, Operand), Vec<u32>> = BTreeMap::new();
         for (job, id, (operand, block), bytes) in asks {
@@ -181,6 +188,53 @@ impl<P: Clone> Worker<P> {
                 }
             });
         }
+    }
+
+    /// Blocks of later slabs, at most so many bytes: a link that has nothing more urgent to carry fetches what
+    /// will be needed, so that tiles whose panels are there pay for those that lack theirs. Only where the
+    /// panels of all leases fit into half of the cache: what is fetched early must not push out what is used.
+    fn look_ahead(&mut self, chosen: &BTreeSet<BlockId>, mut room: u64) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        let mut asked = BTreeSet::new();
+        let count = self.leases.len() as u64;
+        for lease in self.leases.values_mut() {
+            let job = &self.jobs[&lease.job];
+            if job.coordinator == self.me || job.orphaned.is_some() {
+                continue;
+            }
+            let header = job.header.as_deref();
+            let header = header.expect("a lease came with a header");
+            let inner = header.a.cols;
+            let panels = slab::resident_bytes(header, lease.rect, inner);
+            if header.stack > 1 || panels.saturating_mul(count) > self.memory.cache_bytes / 2 {
+                continue;
+            }
+            let planned = lease.ahead.as_ref().unwrap_or(&lease.current).slab.to;
+            lease.looked_to = lease.looked_to.max(planned);
+            while lease.looked_to < inner {
+                let slab = Slab::new(header, lease.rect, lease.looked_to, lease.depth);
+                for (id, place) in slab.blocks() {
+                    let there = self.cache.contains(&id)
+                        || self.requests.contains_key(&id)
+                        || self.expected_ids.contains(&id)
+                        || chosen.contains(&id)
+                        || asked.contains(&id);
+                    if there {
+                        continue;
+                    }
+                    let grid = header.manifest(place.0).grid();
+                    let size = grid.block_bytes(u64::from(place.1));
+                    if size > room {
+                        return asks;
+                    }
+                    room -= size;
+                    asked.insert(id);
+                    asks.push((lease.job, id, place, size));
+                }
+                lease.looked_to = slab.to;
+            }
+        }
+        asks
     }
 
     pub(super) fn expect(

@@ -145,6 +145,7 @@ impl<P: Clone> Worker<P> {
                 transfer: Span(0),
                 current,
                 ahead: None,
+                looked_to: 0,
             };
             self.leases.insert(self.sequence, lease);
         }
