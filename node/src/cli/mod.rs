@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_refused() {
         for line in [
-            "multiply a.npy b.npy --mode masked",
-            "multiply a.npy b.npy --mode private",
+            "multiply a.npy b.npy --mode hidden",
+            "multiply a.npy b.npy --mode private --colluders 0",
             "multiply a.npy b.npy --masks 2",
             "multiply a.npy b.npy --batch list",
             "multiply a.npy --batch list",

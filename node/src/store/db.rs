@@ -124,6 +124,7 @@ pub(crate) fn open(path: &Path, has_blocks: bool) -> Result<Connection, StoreErr
     connection.pragma_update(None, "synchronous", "FULL")?;
     damage::check_rows(&connection)?;
     migrate(&mut connection, has_blocks)?;
+    check_schema(&connection)?;
     // The next log is a new one: what a crash left behind the end of this is not taken for damage
     // later. On a full disk it stays as it is.
     let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -158,6 +159,32 @@ fn migrate(connection: &mut Connection, has_blocks: bool) -> Result<(), StoreErr
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// Checks that the schema is the one that the migrations make: a column with another name would only be missed
+/// by some questions.
+fn check_schema(connection: &Connection) -> Result<(), StoreError> {
+    let right = Connection::open_in_memory()?;
+    damage::add_functions(&right)?;
+    for migration in MIGRATIONS {
+        right.execute_batch(migration)?;
+    }
+    match schema(&right)? == schema(connection)? {
+        true => Ok(()),
+        false => Err(StoreError::Damaged(
+            "its tables are not those of its version".to_owned(),
+        )),
+    }
+}
+
+/// Names and definitions of tables and indexes, without the spaces in which they may differ.
+fn schema(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare(
+        "SELECT type || name || tbl_name || sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name",
+    )?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let without = |text: String| text.split_whitespace().collect::<String>();
+    rows.map(|row| row.map(without)).collect()
 }
 
 /// What was not kept before: the numbers of tiles of jobs, and the digests of tiles (those of

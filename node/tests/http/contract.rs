@@ -75,7 +75,7 @@ async fn matrices_are_sent_sniffed_and_named_by_their_content() {
         ("/api/matrices", "\u{0}\u{1}", 422, "unknown_format"),
         ("/api/matrices?dtype=f16", "1\n", 422, "unknown_dtype"),
         ("/api/matrices?format=xls", "1\n", 422, "unknown_format"),
-        ("/api/matrices?private=1", "1\n", 422, "not_offered"),
+        ("/api/matrices?private=2", "1\n", 422, "wrong_type"),
     ] {
         let answer = node.request("PUT", target, Some(text.into())).await;
         refused(answer, status, code).await;
@@ -100,7 +100,7 @@ async fn every_mistake_has_a_status_a_code_and_a_hint() {
             "/api/jobs",
             r#"{"a": [[1]], "b": [[1]], "mode": "private"}"#,
             422,
-            "not_offered",
+            "too_few_devices",
         ),
         (
             "POST",

@@ -460,7 +460,7 @@ async fn a_database_of_the_version_before_goes_on() {
         .execute_batch(
             "ALTER TABLE tiles DROP COLUMN digest; ALTER TABLE tiles DROP COLUMN at_ms;
              DROP TABLE recorded; DROP TABLE holders;
-             DROP TABLE moments; PRAGMA user_version = 1",
+             DROP TABLE moments; DROP TABLE private; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(connection);
