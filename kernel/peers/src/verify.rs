@@ -116,5 +116,6 @@ fn bytes(element: Element, n: usize) -> Vec<u8> {
         Element::F64 => filled(8 * n * n, |i| value(i / 8).to_le_bytes()[i % 8]),
         Element::F32 => filled(4 * n * n, |i| (value(i / 4) as f32).to_le_bytes()[i % 4]),
         Element::Int { a_bits, .. } => integer_bytes(n * n, a_bits),
+        Element::Residues { .. } => unreachable!("not among the measured ones"),
     }
 }
