@@ -42,6 +42,8 @@ const EXTENSIONS_MAX: u32 = 20;
 const FAILURES_MAX: usize = 3;
 /// A job that nobody can work for ends after so long.
 const STALL_MAX: Span = Span::from_secs(600);
+/// The device of a share that does nothing for so long loses it.
+const SHARE_STALL_MAX: Span = Span::from_secs(30);
 /// How often idle devices are looked after while a job runs.
 const CHECK_MIN: Span = Span::from_millis(25);
 const CHECK_MAX: Span = Span::from_millis(500);
@@ -596,15 +598,16 @@ impl<P> Scheduler<P> {
 
     /// When to give up if nothing moves: only while nobody works on anything.
     fn stalls_at(&self) -> Option<Instant> {
+        let share = self.header.share.is_some();
         let idle = self.bound != Bound::Nobody
-            && self.header.share.is_none()
+            && !(share && self.workers.is_empty())
             && self.verifying.is_empty()
             && self.persisting.is_empty()
             && self.sources.is_empty()
             && self.gathering.is_none()
             && self.done < self.tiles.len() as u64
             && self.leases.values().all(|lease| lease.expired);
-        idle.then(|| self.moved + STALL_MAX)
+        idle.then(|| self.moved + if share { SHARE_STALL_MAX } else { STALL_MAX })
     }
 
     /// Ends leases that are over, offers work to devices that want some, notices a stall.
@@ -614,6 +617,10 @@ impl<P> Scheduler<P> {
         }
         self.expire(now);
         if self.stalls_at().is_some_and(|at| now >= at) {
+            if self.header.share.is_some() {
+                self.unbind(now);
+                return;
+            }
             let reason = "no device was able to take a tile for ten minutes".to_owned();
             self.fail(reason, now);
             return;

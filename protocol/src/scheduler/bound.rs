@@ -32,6 +32,13 @@ impl<P> Scheduler<P> {
         self.moved = now;
     }
 
+    /// Takes it from whom has it, who must not get it again.
+    pub(super) fn unbind(&mut self, now: Instant) {
+        if let Bound::Only(device) = std::mem::replace(&mut self.bound, Bound::Nobody) {
+            self.leave(device, false, now);
+        }
+    }
+
     /// Whether somebody who may compute it can be reached.
     pub fn has_worker(&self) -> bool {
         !self.workers.is_empty()

@@ -317,6 +317,25 @@ fn without_enough_devices_the_coordinator_goes_on_alone() {
 }
 
 #[test]
+fn who_does_nothing_with_its_share_does_not_hold_the_product_up() {
+    let mut node = mesh(&[1, 2, 3]);
+    share_out(&mut node, product(Mode::Private, 1, 0));
+    // All are there, none asks for a tile.
+    let mut outputs = Vec::new();
+    for _ in 0..40 {
+        for helper in [1, 2, 3] {
+            let pong = Message::Pong { nonce: 0 };
+            outputs.extend(node.frame(helper.into(), helper, pong));
+        }
+        outputs.extend(pass(&mut node, Span::from_secs(1)));
+    }
+    let loads = |o: &Output<()>| matches!(o, Output::Load { job, .. } if *job == PRODUCT);
+    assert!(outputs.iter().any(loads));
+    let status = node.engine.job_status(PRODUCT, node.now).unwrap();
+    assert!(status.sharing.unwrap().alone);
+}
+
+#[test]
 fn a_spare_share_spares_the_wait() {
     let mut node = mesh(&[1, 2, 3, 4, 6]);
     let (sharing, _) = share_out(&mut node, product(Mode::Private, 1, 2));
@@ -324,7 +343,7 @@ fn a_spare_share_spares_the_wait() {
     for lost in [1, 2] {
         node.input(Input::LinkDown { link: LinkId(lost) });
     }
-    pass(&mut node, Span::from_secs(30));
+    pass(&mut node, Span::from_secs(20));
     let status = node.engine.job_status(PRODUCT, node.now).unwrap();
     assert!(!status.sharing.unwrap().alone);
 }
