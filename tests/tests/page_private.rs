@@ -34,6 +34,14 @@ fn a_page_submits_a_private_product_and_computes_a_share_of_it() {
     let shown = shown.as_str().expect("text");
     assert!(shown.contains("no device learns anything"), "{shown}");
 
+    let map = browser.await_script(
+        "the words about the map",
+        PAGE_LIMIT,
+        "return document.body.innerText.includes('put these tiles together') && document.body.innerText",
+    );
+    let map = map.as_str().expect("text");
+    assert!(!map.contains("took this job over"), "{map}");
+
     let jobs = node.api.get("/api/jobs").expect(200).json();
     let jobs = jobs.as_array().expect("a list");
     assert_eq!(jobs.len(), 1, "shares are no jobs for people: {jobs:#?}");

@@ -367,6 +367,7 @@ export const strings = {
     tooMany: (tiles, most) => `This job has ${number(tiles)} tiles; a map is drawn of up to ${number(most)}.`,
     notHere: 'The node that served this page is gone, so it can not draw who computed what. The table below is up to date.',
     differs: 'Another node took this job over, and some tiles were computed twice. The table of who computed what counts those that were accepted.',
+    shared: 'The coordinator put these tiles together from what the devices computed of their shares; the table of who computed what counts that.',
     failed: (why) => `The map can not be drawn: ${why}`,
   },
 

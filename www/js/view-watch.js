@@ -108,7 +108,8 @@ export function mountWatch(actions) {
     if (mosaic?.job !== known.job) selected = pinned = looked = null;
     mosaic = known;
     const { tiling, devices, pieces } = mosaic;
-    const caveat = mosaic.problem ?? (agrees(mosaic, job) ? null : text.differs);
+    const differs = job.sharing ? text.shared : text.differs;
+    const caveat = mosaic.problem ?? (agrees(mosaic, job) ? null : differs);
     show(problem, caveat !== null);
     setText(problem, caveat ?? '');
     show(parts, tiling !== null);
